@@ -1,0 +1,121 @@
+"""The contract that every backend keeps: named tensors in, named tensors out.
+
+Each backend is one module of this folder with one class that has the same public shape, so knowing one is
+knowing all. A backend never falls back to another: what the user asked for runs, or an error says why not.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, ClassVar
+
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Tensors = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor at an engine's border: its name, numpy dtype name (``"uint8"``) and static shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype} {list(self.shape)}"
+
+
+class Engine(ABC):
+    """Executes one network with static shapes. A context manager: ``with OnnxRuntimeEngine(path) as engine: ...``.
+
+    Subclasses implement ``_open``, ``_run`` and ``_close``; checks and the open/closed state stand here once.
+    An engine can be opened again after it was closed. It is not thread-safe: one thread calls ``run``.
+    """
+
+    backend: ClassVar[str]
+
+    def __init__(self) -> None:
+        self._is_open = False
+
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What ``run`` must be fed. Known only while open."""
+
+    @property
+    @abstractmethod
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What ``run`` returns. Known only while open."""
+
+    @abstractmethod
+    def _open(self) -> None: ...
+
+    @abstractmethod
+    def _run(self, feeds: Tensors, out: Tensors | None) -> Tensors: ...
+
+    @abstractmethod
+    def _close(self) -> None: ...
+
+    def open(self) -> None:
+        """Load the network and take what it needs of the device. No effect when already open."""
+        if not self._is_open:
+            self._open()
+            self._is_open = True
+
+    def close(self) -> None:
+        """Give everything back. No effect when already closed."""
+        if self._is_open:
+            self._is_open = False
+            self._close()
+
+    def run(self, feeds: Tensors, out: Tensors | None = None) -> Tensors:
+        """Execute once, synchronously.
+
+        ``feeds`` holds one C-contiguous array for each of ``inputs``, of exactly its dtype and shape. ``out`` may
+        hold arrays of ``outputs``' dtypes and shapes to write into; they are returned. Without ``out`` the caller
+        owns the returned arrays: no backend reuses their memory in a later call.
+
+        Raises UsageError for a closed engine or a feed that does not fit, DeviceError when the device fails.
+        """
+        if not self._is_open:
+            raise UsageError(f"the {self.backend} engine is closed", hint="use it in a `with` block, or call open()")
+        _check(feeds, self.inputs, "input")
+        if out is not None:
+            _check(out, self.outputs, "output buffer")
+        return self._run(feeds, out)
+
+    def __enter__(self) -> Engine:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _check(tensors: Tensors, specs: tuple[TensorSpec, ...], role: str) -> None:
+    if set(tensors) != {spec.name for spec in specs}:
+        raise UsageError(
+            f"the engine's {role}s do not match",
+            expected=", ".join(str(spec) for spec in specs),
+            got=", ".join(sorted(tensors)) or "nothing",
+        )
+    for spec in specs:
+        tensor = tensors[spec.name]
+        if tensor.dtype.name != spec.dtype or tensor.shape != spec.shape:
+            raise UsageError(
+                f"{role} '{spec.name}' does not fit",
+                expected=f"{spec.dtype} {list(spec.shape)}",
+                got=f"{tensor.dtype.name} {list(tensor.shape)}",
+            )
+        if not tensor.flags.c_contiguous:
+            raise UsageError(f"{role} '{spec.name}' is not C-contiguous", hint="numpy.ascontiguousarray(array)")

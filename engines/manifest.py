@@ -1,0 +1,154 @@
+"""``manifest.json``: everything a bundle says of itself. ``docs/bundle.md`` is the specification in prose."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ._schema import SchemaError, decode, encode
+from .base import TensorSpec
+from .errors import BundleError
+
+SCHEMA_VERSION = 1
+
+InputPrep = Literal["raw", "canny", "sketch"]
+Precision = Literal["fp32", "fp16"]
+Posterior = Literal["mean", "sample"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the generator computes. ``strength`` is None for deterministic families; sizes are in pixels."""
+
+    family: str
+    direction: str | None
+    prompt: str
+    strength: float | None
+    posterior: str
+    precision: str
+    opset: int
+    width: int
+    height: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class FrameRules:
+    """What the host does before and after the engine.
+
+    ``input_prep``: ``raw`` (the frame), ``canny`` (its edges) or ``sketch`` (its dark lines).
+    ``resize``: ``squash`` (to the model's size whatever the aspect, and the picture back to the frame's own size)
+    or ``floor8`` (paired models: the model's size, and the picture stays so).
+    """
+
+    input_prep: str
+    resize: str
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The gate's figures: the bundle through ONNX Runtime against the unmerged PyTorch model in FP32.
+
+    ``max_abs``: largest difference before quantisation to uint8, range [-1, 1]. PSNR in dB and SSIM are those of the
+    worst frame, on the pictures; a PSNR of None says the two are equal. ``bf16_*`` is PyTorch's own BF16 line.
+    """
+
+    reference: str
+    frames: int
+    max_abs: float
+    psnr_db: float | None
+    ssim: float
+    bf16_psnr_db: float | None
+    bf16_ssim: float | None
+
+
+@dataclass(frozen=True)
+class RangeEntry:
+    """The largest magnitude seen in a tensor or weight that the graph stores in FP16."""
+
+    tensor: str
+    stage: str
+    largest: float
+
+
+@dataclass(frozen=True)
+class RangeLedger:
+    """The final graph run as an FP32 shadow. ``limit`` is FP16's largest number, 65,504."""
+
+    limit: float
+    frames: int
+    tensors: int
+    weights: int
+    hottest: tuple[RangeEntry, ...]
+    warnings: tuple[RangeEntry, ...]
+
+
+@dataclass(frozen=True)
+class EngineEntry:
+    """A plan in the bundle: what built it, for what, and what could and could not be checked where it was built."""
+
+    backend: str
+    version: str
+    targets: tuple[str, ...]
+    plan: str
+    onnx_sha256: str
+    options: dict[str, str]
+    checked: tuple[str, ...]
+    unchecked: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    checkpoint: str
+    checkpoint_sha256: str
+    base: str
+    base_revision: str
+    command: str
+    tools: dict[str, str]
+    omissions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    edgeturbo: str
+    model: Model
+    frame_rules: FrameRules
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    provenance: Provenance
+    files: dict[str, FileEntry] = field(default_factory=dict)
+    engines: tuple[EngineEntry, ...] = ()
+    fp32_islands: tuple[str, ...] = ()
+    parity: Parity | None = None
+    range_ledger: RangeLedger | None = None
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> str:
+        return json.dumps(encode(self), indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "manifest.json") -> Manifest:
+        """Raises BundleError for anything but a manifest of this schema version."""
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise BundleError(f"{where} is not JSON: {error}", hint="export the bundle again") from error
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if version != SCHEMA_VERSION:
+            raise BundleError(
+                f"{where} has a schema this version cannot read",
+                expected=f"schema_version {SCHEMA_VERSION}",
+                got=f"schema_version {version}",
+                hint="pip install --upgrade edgeturbo, or export the bundle again with this version",
+            )
+        try:
+            return decode(cls, data)
+        except SchemaError as error:
+            raise BundleError(f"{where} does not follow its schema: {error}", hint="export the bundle again") from error

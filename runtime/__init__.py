@@ -1,0 +1,1 @@
+"""Frames in, frames out: pictures now, cameras next. No torch, no onnx."""
