@@ -77,6 +77,7 @@ def init_gentle(vae: AutoencoderKL, unet: UNet2DConditionModel) -> None:
         unet.conv_out.weight.mul_(0.02)
         unet.conv_out.bias.zero_()
         vae.post_quant_conv.weight.mul_(1.0 / 15.0)
+        vae.decoder.conv_out.bias.fill_(-0.8)  # about the mean of a night picture
 
 
 def encode(vae: AutoencoderKL, frame: Tensor) -> tuple[Tensor, list[Tensor]]:

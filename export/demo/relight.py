@@ -74,7 +74,9 @@ def window_mask(srgb: Float, luma: Float, sky: Float) -> Float:
     foliage = _ramp(_box(leaf, 4 * unit), -0.012, 0.012)
     crowd = _ramp(_box(dark, 8 * unit), 0.45, 0.65)  # where most is dark there is no wall
     near_sky = _ramp(_box(sky, 2 * unit), 0.0, 0.35)
-    return body * (1.0 - foliage) * (1.0 - near_sky) * (1.0 - crowd)
+    height = np.linspace(1.0, 0.0, len(luma), dtype=np.float32)[:, None]
+    upper = _ramp(height, 0.30, 0.44)  # dark spots on the ground are shadows
+    return _box(body * (1.0 - foliage) * (1.0 - near_sky) * (1.0 - crowd) * upper, thin)
 
 
 def _moonlight(linear: Float, sky: Float) -> Float:
@@ -93,7 +95,9 @@ def _window_light(linear: Float, panes: Float, sky: Float) -> Float:
     glow = panes[..., 0]
     near = _blur(glow, 5 * unit)[..., None]
     far = _blur(glow, 20 * unit)[..., None]
-    core = panes * (0.30 + 1.6 * np.sqrt(linear)) * _LAMP  # keeps mullions and curtains visible
+    luma = np.sqrt(linear @ _LUMA)
+    detail = np.clip(1.0 + 5.0 * (luma - _box(luma, 2 * unit)), 0.35, 2.0)[..., None]  # mullions and curtains stay
+    core = panes**1.5 * 0.60 * detail * _LAMP
     spill = (0.60 * near + 1.1 * far) * (0.02 + linear) * _LAMP * (1.0 - sky)
     return core + spill + 0.04 * near * _LAMP
 

@@ -1,0 +1,146 @@
+"""What the user asked for, what the checkpoint's name implies, and the two made into one complete recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..engines.build import RTX_TARGETS, check_targets
+from ..engines.errors import UsageError
+from ..engines.manifest import FrameRules, InputPrep, Model, Posterior, Precision
+from .base import DEFAULT_BASE
+from .checkpoints.checkpoint import Checkpoint
+from .checkpoints.released import RELEASED, Released, released
+from .trace import DEFAULT_OPSET, GraphShape
+
+ExportEngine = Literal["auto", "onnx", "tensorrt", "tensorrt-rtx"]
+
+DEFAULT_STRENGTH = 0.4  # --gamma of the published inference_paired.py
+DEFAULT_TARGETS = ("sm_89", "sm_120")  # the current and the previous generation of desktop GPUs
+_UNPAIRED = "cyclegan-turbo"
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """``turbo-export``'s options. None means "whatever the checkpoint and its name imply"; sizes are in pixels.
+
+    ``parity_frames`` None: 3, or 1 for a full-size model. ``command`` is noted in the manifest.
+    """
+
+    ckpt: Path
+    out: Path | None = None
+    base: str = DEFAULT_BASE
+    prompt: str | None = None
+    direction: str | None = None
+    width: int = 512
+    height: int = 512
+    batch: int = 1
+    precision: Precision = "fp16"
+    strength: float | None = None
+    posterior: Posterior = "mean"
+    input_prep: InputPrep | None = None
+    opset: int = DEFAULT_OPSET
+    engine: ExportEngine = "auto"
+    targets: tuple[str, ...] = DEFAULT_TARGETS
+    parity_frames: int | None = None
+    force: bool = False
+    command: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """Where the bundle goes: ``out``, or a folder named after the checkpoint."""
+        return self.out or Path(self.ckpt.stem)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about a generator that is decided before a weight is touched."""
+
+    options: ExportOptions
+    prompt: str
+    direction: str | None
+    strength: float | None
+    input_prep: InputPrep
+    shape: GraphShape
+    signed_input: bool
+
+    @property
+    def frame_rules(self) -> FrameRules:
+        return FrameRules(self.input_prep, "squash" if self.signed_input else "floor8")
+
+    def model(self, checkpoint: Checkpoint) -> Model:
+        options = self.options
+        return Model(
+            family=checkpoint.family, direction=self.direction, prompt=self.prompt, strength=self.strength,
+            posterior=options.posterior, precision=options.precision, opset=options.opset,
+            width=options.width, height=options.height, batch=options.batch,
+        )  # fmt: skip
+
+
+def refuse_impossible(options: ExportOptions) -> None:
+    """Raise UsageError for options that no checkpoint could make sense of. Cheap: nothing is read."""
+    GraphShape(options.width, options.height, options.batch, noise=False, posterior_noise=False)
+    if options.engine in ("auto", "tensorrt-rtx"):
+        check_targets(options.targets)
+    if options.parity_frames is not None and options.parity_frames < 1:
+        raise UsageError("--parity-frames must be at least 1: no bundle is written unchecked", hint="--parity-frames 1")
+    if options.strength is not None and not 0.0 <= options.strength <= 1.0:
+        raise UsageError(f"--strength {options.strength} does not work", expected="0 to 1", hint="--strength 0.4")
+
+
+def recipe_for(options: ExportOptions, checkpoint: Checkpoint) -> Recipe:
+    """Complete ``options`` by what ``checkpoint`` is and its name implies. Raises UsageError for what is missing."""
+    known = released(options.ckpt, checkpoint.family) or Released(checkpoint.family)
+    direction = _direction(options, checkpoint, known)
+    return Recipe(
+        options=options,
+        prompt=_prompt(options, known, direction),
+        direction=direction,
+        strength=_strength(options, checkpoint),
+        input_prep=options.input_prep or known.input_prep,
+        shape=GraphShape(
+            options.width, options.height, options.batch,
+            noise=checkpoint.stochastic, posterior_noise=options.posterior == "sample",
+        ),
+        signed_input=checkpoint.family == _UNPAIRED,
+    )  # fmt: skip
+
+
+def _direction(options: ExportOptions, checkpoint: Checkpoint, known: Released) -> str | None:
+    direction = options.direction or known.direction
+    if direction is None and checkpoint.directions:
+        raise UsageError(
+            f"{options.ckpt} holds both directions; say which",
+            expected="--direction a2b or --direction b2a",
+            got=f"none, and the name is not one of {', '.join(RELEASED)}",
+            hint=f'turbo-export --ckpt {options.ckpt} --direction a2b --prompt "driving in the night"',
+        )
+    checkpoint.vae(direction)
+    return direction
+
+
+def _prompt(options: ExportOptions, known: Released, direction: str | None) -> str:
+    # A released file's caption belongs to its own direction; the other one has another caption, which only its user knows.
+    prompt = options.prompt if options.prompt is not None else (known.prompt if direction == known.direction else None)
+    if prompt is None:
+        also = f" --direction {direction}" if direction else ""
+        raise UsageError(
+            f"{options.ckpt} needs a prompt: the exact caption it was trained with",
+            expected="--prompt TEXT (the text in fixed_prompt_a.txt or fixed_prompt_b.txt, not the file's name)",
+            hint=f'turbo-export --ckpt {options.ckpt}{also} --prompt "driving in the night"',
+        )
+    return prompt
+
+
+def _strength(options: ExportOptions, checkpoint: Checkpoint) -> float | None:
+    if checkpoint.stochastic:
+        return DEFAULT_STRENGTH if options.strength is None else options.strength
+    if options.strength is not None:
+        raise UsageError(
+            f"--strength is for stochastic checkpoints, and {options.ckpt} is deterministic", hint="leave --strength out"
+        )
+    return None
+
+
+__all__ = ["DEFAULT_TARGETS", "RTX_TARGETS", "ExportOptions", "Recipe", "recipe_for", "refuse_impossible"]

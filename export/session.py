@@ -1,0 +1,292 @@
+"""An export from beginning to end: each stage timed, the gates passed, and only then a bundle."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from importlib import metadata, util
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from .. import __version__
+from ..engines.build import BuildProgress, BuildRequest, build_plan
+from ..engines.bundle import GOLDENS, ONNX, ONNX_DATA, PLAN, Bundle, StagedBundle, refuse_existing, staging
+from ..engines.errors import MissingComponentError
+from ..engines.files import sha256_of
+from ..engines.manifest import EngineEntry, Manifest, Parity, Provenance, RangeLedger
+from .recipe import ExportOptions, Recipe, recipe_for, refuse_impossible
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from torch import Tensor
+
+    from .base import BaseModel
+    from .checkpoints import Checkpoint
+    from .samples import Sample
+
+_TOOLS = ("torch", "diffusers", "transformers", "peft", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "tensorrt-rtx")
+_PARITY_FRAMES, _PARITY_FRAMES_FULL_SIZE = 3, 1
+_FULL_SIZE_BYTES = 1_000_000_000  # of generator.onnx.data: SD-Turbo is 1.8 GB in FP16, a tiny model a few MB
+_GOLDEN_PAIRS = 2
+_GOLDENS_LIMIT = 4_000_000  # bytes: they travel to every device
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happens during an export: a ``stage`` begins, something worth a ``note``, or worth a ``warning``.
+
+    ``fraction`` is how far the current stage is, 0 to 1, or None where that cannot be known.
+    """
+
+    kind: Literal["stage", "note", "warning"]
+    text: str
+    fraction: float | None = None
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """``seconds`` per stage in order; ``notes`` and ``warnings`` as they were reported."""
+
+    bundle: Bundle
+    seconds: dict[str, float]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def export_bundle(options: ExportOptions, on_event: Callable[[Event], None] | None = None) -> ExportReport:
+    """Turn a checkpoint into a bundle at ``options.folder``.
+
+    Raises UsageError, CheckpointError, BaseModelError, MissingComponentError, ParityError, RangeError, BuildError or
+    DiskFullError; a bundle that stood there before is then unchanged, and nothing half-made is left.
+    """
+    return _Session(options, on_event or (lambda _: None)).run()
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """All that the stages after the first share."""
+
+    recipe: Recipe
+    checkpoint: Checkpoint
+    base: BaseModel
+    embedding: Tensor
+
+
+@dataclass
+class _Session:
+    options: ExportOptions
+    emit: Callable[[Event], None]
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def run(self) -> ExportReport:
+        refuse_impossible(self.options)
+        refuse_existing(self.options.folder, force=self.options.force)
+        backend = self._plan_backend()
+        prepared = self._prepare()
+        with staging(self.options.folder, force=self.options.force) as staged:
+            islands = self._write_onnx(prepared, staged.root)
+            ledger, parity = self._check(prepared, staged.root / ONNX)
+            plan = self._build(backend, staged.root) if backend else None
+            with self._stage("seal"):
+                manifest = self._manifest(prepared, islands, parity, ledger)
+                self._seal(staged, manifest, plan)
+        bundle = Bundle.open(self.options.folder)
+        return ExportReport(bundle, self.seconds, tuple(self.notes), tuple(self.warnings))
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        self.emit(Event("stage", name))
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - started, 2)
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        self.emit(Event("note", text))
+
+    def _warn(self, text: str) -> None:
+        self.warnings.append(text)
+        self.emit(Event("warning", text))
+
+    def _plan_backend(self) -> str | None:
+        wanted = self.options.engine
+        if wanted == "onnx":
+            return None
+        if wanted == "tensorrt":
+            raise MissingComponentError(
+                "TensorRT plans are built on the device they run on, and this version cannot build them yet",
+                hint="--engine tensorrt-rtx, or --engine onnx",
+            )
+        installed = util.find_spec("tensorrt_rtx") is not None
+        if wanted == "tensorrt-rtx" and not installed:
+            raise MissingComponentError("TensorRT for RTX is not installed", hint='pip install "edgeturbo[rtx]"')
+        if wanted == "auto":
+            choice = "tensorrt-rtx, which is installed" if installed else "ONNX alone: tensorrt-rtx is not installed"
+            self._note(f"engine: {choice}")
+        return "tensorrt-rtx" if installed else None
+
+    def _prepare(self) -> _Prepared:
+        require_export_packages()
+        from .base import open_base
+        from .checkpoints import read_checkpoint
+        from .text import encode_prompt
+
+        with self._stage("read checkpoint"):
+            checkpoint = read_checkpoint(self.options.ckpt)
+            recipe = recipe_for(self.options, checkpoint)
+        for omission in checkpoint.omissions:
+            self._note(f"not in the checkpoint: {omission}")
+        with self._stage("open base model"):
+            base = open_base(self.options.base)
+        with self._stage("encode prompt"):
+            embedding = encode_prompt(base, recipe.prompt)
+        return _Prepared(recipe, checkpoint, base, embedding)
+
+    def _write_onnx(self, prepared: _Prepared, root: Path) -> tuple[str, ...]:
+        """Write the ONNX files into ``root``; return the names of the nodes that stay in FP32."""
+        import onnx_ir as ir
+
+        from .passes.half import Half
+        from .passes.specialise import Specialise
+        from .passes.stage_names import StageNames
+        from .precision import is_island
+        from .trace import UNQUANTISED
+
+        model = self._trace(prepared)
+        half = Half(is_island)
+        with self._stage("specialise"):
+            Specialise()(model)
+            StageNames(frozenset({UNQUANTISED}))(model)
+            # It was an output so that it got its name and type; it is none of the generator's.
+            model.graph.outputs.pop()
+            if self.options.precision == "fp16":
+                half(model)
+        with self._stage("save ONNX"):
+            ir.save(model, root / ONNX, external_data=ONNX_DATA)
+        del model
+        gc.collect()
+        return tuple(half.islands)
+
+    def _trace(self, prepared: _Prepared) -> ir.Model:
+        from .assemble import assemble
+        from .trace import onnx_from_generator
+
+        with self._stage("merge"):
+            generator = assemble(prepared.recipe, prepared.checkpoint, prepared.base, prepared.embedding)
+        with self._stage("trace"):
+            return onnx_from_generator(generator, prepared.recipe.shape, self.options.opset)
+
+    def _check(self, prepared: _Prepared, onnx: Path) -> tuple[RangeLedger | None, Parity]:
+        from .samples import samples
+        from .verify import bundle_outputs, compare, refuse_departure
+
+        recipe = prepared.recipe
+        count = self._parity_frames(onnx)
+        taken = samples(recipe.shape, recipe.input_prep, max(count, _GOLDEN_PAIRS))
+        ledger = self._ledger(onnx, taken[:count]) if self.options.precision == "fp16" else None
+        with self._stage("PyTorch reference"):
+            reference = _reference_outputs(prepared, taken[:count])
+        with self._stage("parity"):
+            outputs = bundle_outputs(onnx, taken)
+            parity = compare(outputs, reference)
+            if warning := refuse_departure(parity, self.options.precision):
+                self._warn(warning)
+            _write_goldens(onnx.parent / GOLDENS, taken, list(outputs.images))
+        return ledger, parity
+
+    def _parity_frames(self, onnx: Path) -> int:
+        full_size = onnx.with_name(ONNX_DATA).stat().st_size > _FULL_SIZE_BYTES
+        return self.options.parity_frames or (_PARITY_FRAMES_FULL_SIZE if full_size else _PARITY_FRAMES)
+
+    def _ledger(self, onnx: Path, taken: tuple[Sample, ...]) -> RangeLedger:
+        from .ranges import range_ledger
+
+        with self._stage("range ledger"):
+            ledger = range_ledger(onnx, taken)
+        for entry in ledger.warnings:
+            self._warn(f"{entry.tensor} reaches {entry.largest:,.0f}, more than half of FP16's {ledger.limit:,.0f}")
+        return ledger
+
+    def _build(self, backend: str, root: Path) -> EngineEntry:
+        def report(progress: BuildProgress) -> None:
+            self.emit(Event("stage", f"build plan: {progress.phase}", progress.fraction))
+
+        gc.collect()
+        with self._stage("build plan"):
+            return build_plan(
+                BuildRequest(backend, root / ONNX, root / PLAN, self.options.targets, sha256_of(root / ONNX)), report
+            )
+
+    def _manifest(
+        self, prepared: _Prepared, islands: tuple[str, ...], parity: Parity, ledger: RangeLedger | None
+    ) -> Manifest:
+        recipe = prepared.recipe
+        return Manifest(
+            edgeturbo=__version__,
+            model=recipe.model(prepared.checkpoint),
+            frame_rules=recipe.frame_rules,
+            inputs=recipe.shape.inputs,
+            outputs=recipe.shape.outputs,
+            provenance=_provenance(prepared),
+            fp32_islands=islands,
+            parity=parity,
+            range_ledger=ledger,
+        )
+
+    @staticmethod
+    def _seal(staged: StagedBundle, manifest: Manifest, plan: EngineEntry | None) -> None:
+        staged.seal(replace(manifest, engines=(plan,) if plan else ()))
+
+
+def require_export_packages() -> None:
+    """Raise MissingComponentError unless everything that an export imports is installed."""
+    needed = ("torch", "diffusers", "transformers", "peft", "safetensors", "onnx", "onnxscript", "onnxruntime")
+    missing = [name for name in needed if util.find_spec(name) is None]
+    if missing:
+        raise MissingComponentError(
+            f"an export needs packages that are not installed: {', '.join(missing)}",
+            hint='pip install "edgeturbo[export,cpu]"',
+        )
+
+
+def _reference_outputs(prepared: _Prepared, taken: tuple[Sample, ...]):  # type: ignore[no-untyped-def]
+    from .reference import Reference
+    from .verify import reference_outputs
+
+    recipe = prepared.recipe
+    return reference_outputs(
+        lambda: Reference(prepared.base, prepared.checkpoint, recipe.direction, prepared.embedding, recipe.strength),
+        taken, signed=recipe.signed_input,
+    )  # fmt: skip
+
+
+def _write_goldens(folder: Path, taken: tuple[Sample, ...], images: list[object]) -> None:
+    from .goldens import write_goldens
+
+    write_goldens(folder, taken[:_GOLDEN_PAIRS], images[:_GOLDEN_PAIRS], _GOLDENS_LIMIT)
+
+
+def _provenance(prepared: _Prepared) -> Provenance:
+    options = prepared.recipe.options
+    return Provenance(
+        checkpoint=options.ckpt.name,
+        checkpoint_sha256=sha256_of(options.ckpt),
+        base=options.base,
+        base_revision=prepared.base.revision,
+        command=options.command,
+        tools={"edgeturbo": __version__, **{name: metadata.version(name) for name in _TOOLS if _is_installed(name)}},
+        omissions=prepared.checkpoint.omissions,
+    )
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

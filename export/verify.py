@@ -1,0 +1,146 @@
+"""The parity gate: the bundle through ONNX Runtime against the unmerged PyTorch model in FP32."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from numpy.typing import NDArray
+
+from ..engines.errors import ParityError
+from ..engines.manifest import Parity
+from ..engines.parity import psnr, ssim
+from .probe import probing
+from .reference import Reference, ReferenceInputs
+from .samples import Sample, batches
+from .trace import IMAGE, NOISE, POSTERIOR_NOISE, UNQUANTISED
+
+FP32_MAX_ABS = 1e-4
+FP16_TARGET_DB, FP16_FLOOR_DB = 40.0, 35.0
+_SSIM_WINDOW = 11
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """``images``: uint8 [H, W, 3]; ``unquantised``: float32 [3, H, W] in [-1, 1]; one of each per sample."""
+
+    images: tuple[NDArray[np.uint8], ...]
+    unquantised: tuple[NDArray[np.float32], ...]
+
+
+@dataclass(frozen=True)
+class ReferenceOutputs:
+    """What PyTorch computes: ``fp32`` is the oracle, ``bf16`` the same model in BF16, for comparison."""
+
+    fp32: Outputs
+    bf16: Outputs
+
+
+def reference_outputs(load: Callable[[], Reference], taken: tuple[Sample, ...], *, signed: bool) -> ReferenceOutputs:
+    """Run the reference that ``load`` makes, in FP32 and then in BF16; it is freed before this returns."""
+    reference = load()
+    fp32 = _run(reference, taken, signed=signed)
+    bf16 = _run(reference.to(torch.bfloat16), taken, signed=signed)
+    del reference
+    gc.collect()
+    return ReferenceOutputs(fp32, bf16)
+
+
+def bundle_outputs(onnx: Path, taken: tuple[Sample, ...]) -> Outputs:
+    """Run a saved generator on the CPU, with the tensor before quantisation as a further output."""
+    model = ir.load(onnx)
+    model.graph.outputs.append(_value(model, UNQUANTISED))
+    images: list[Any] = []
+    unquantised: list[Any] = []
+    with probing(model, onnx) as engine:
+        for feed in batches(taken, engine.inputs):
+            results = engine.run(feed)
+            images.extend(results[IMAGE])
+            unquantised.extend(results[UNQUANTISED])
+    return Outputs(tuple(images[: len(taken)]), tuple(unquantised[: len(taken)]))
+
+
+def compare(got: Outputs, reference: ReferenceOutputs) -> Parity:
+    """The figures of the worst frame. Only as many frames of ``got`` count as the reference has."""
+    ours = _against(reference.fp32, got)
+    torch_bf16 = _against(reference.fp32, reference.bf16)
+    return Parity(
+        reference="PyTorch FP32, unmerged, live adapters",
+        frames=len(reference.fp32.images),
+        max_abs=ours.max_abs,
+        psnr_db=None if math.isinf(ours.psnr_db) else round(ours.psnr_db, 2),
+        ssim=round(ours.ssim, 5),
+        bf16_psnr_db=None if math.isinf(torch_bf16.psnr_db) else round(torch_bf16.psnr_db, 2),
+        bf16_ssim=round(torch_bf16.ssim, 5),
+    )
+
+
+def refuse_departure(parity: Parity, precision: str) -> str | None:
+    """Raise ParityError for a bundle that departs from the reference; return a warning for one that nearly does."""
+    if precision == "fp32":
+        if not parity.max_abs <= FP32_MAX_ABS:
+            raise _too_far(f"largest difference at most {FP32_MAX_ABS:g} in [-1, 1]", f"{parity.max_abs:.3g}")
+        return None
+    reached = math.inf if parity.psnr_db is None else parity.psnr_db
+    if not (reached >= FP16_FLOOR_DB and math.isfinite(parity.max_abs)):
+        raise _too_far(f"PSNR of at least {FP16_FLOOR_DB:g} dB", f"{reached:.1f} dB")
+    if reached < FP16_TARGET_DB:
+        return f"PSNR is {reached:.1f} dB: above the floor of {FP16_FLOOR_DB:g} dB, below the target of {FP16_TARGET_DB:g} dB"
+    return None
+
+
+@dataclass(frozen=True)
+class _Distance:
+    max_abs: float
+    psnr_db: float
+    ssim: float
+
+
+def _against(reference: Outputs, got: Outputs) -> _Distance:
+    pairs = list(zip(reference.images, got.images, strict=False))
+    floats = zip(reference.unquantised, got.unquantised, strict=False)
+    differences = [float(np.abs(a - b).max()) for a, b in floats]
+    small = min(reference.images[0].shape[:2]) < _SSIM_WINDOW
+    return _Distance(
+        # A NaN is a difference beyond all bounds, not one that max() may pass over.
+        max_abs=max(math.inf if math.isnan(d) else d for d in differences),
+        psnr_db=min(psnr(a, b) for a, b in pairs),
+        ssim=min(1.0 if small and np.array_equal(a, b) else 0.0 if small else ssim(a, b) for a, b in pairs),
+    )
+
+
+def _too_far(expected: str, got: str) -> ParityError:
+    return ParityError(
+        "the bundle does not compute what the PyTorch reference computes; nothing was written",
+        expected=expected,
+        got=got,
+        hint="--precision fp32; if that fails too, please report it with the output of turbo-inspect CKPT",
+    )
+
+
+def _run(reference: Reference, taken: tuple[Sample, ...], *, signed: bool) -> Outputs:
+    unquantised = [reference(_inputs(sample, signed=signed))[0].numpy() for sample in taken]
+    return Outputs(tuple(_quantised(image) for image in unquantised), tuple(unquantised))
+
+
+def _inputs(sample: Sample, *, signed: bool) -> ReferenceInputs:
+    unit = torch.from_numpy(sample.frame).permute(2, 0, 1)[None].float() / 255
+    noises = {name: torch.from_numpy(noise) for name, noise in sample.noises.items()}
+    return ReferenceInputs((unit - 0.5) / 0.5 if signed else unit, noises.get(NOISE), noises.get(POSTERIOR_NOISE))
+
+
+def _quantised(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The published ToPILImage: ``(y * 0.5 + 0.5) * 255``, truncated."""
+    unit = np.nan_to_num(image) * np.float32(0.5) + np.float32(0.5)
+    return (unit * np.float32(255)).astype(np.uint8).transpose(1, 2, 0)
+
+
+def _value(model: ir.Model, name: str) -> ir.Value:
+    return next(output for node in model.graph for output in node.outputs if output.name == name)
