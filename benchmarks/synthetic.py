@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..export.demo import demo_base
 
-
-
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
@@ -36,7 +34,7 @@ _SKIP_SPREAD = 0.02
 
 @dataclass(frozen=True)
 class Architecture:
-    """The numbers that tell SD-Turbo from its tiny twin. Channels per resolution; ``text`` is (width, layers, heads)."""
+    """What tells SD-Turbo from its tiny twin. Channels per resolution; ``text`` is (width, layers, heads)."""
 
     unet_channels: tuple[int, ...]
     unet_heads: tuple[int, ...]
@@ -65,8 +63,10 @@ def write_base(folder: Path, architecture: Architecture, seed: int = 0) -> None:
     CLIPTextModel(_text_config(architecture)).save_pretrained(folder / "text_encoder")
 
 
-def write_cyclegan(base: Path, path: Path, *, rank_unet: int = 8, rank_vae: int = 4, seed: int = 1, old_names: bool = False) -> None:
-    """A CycleGAN-Turbo checkpoint for ``base``. ``old_names``: as peft up to 0.6.2 wrote it, without ``.base_layer``."""
+def write_cyclegan(
+    base: Path, path: Path, *, rank_unet: int = 8, rank_vae: int = 4, seed: int = 1, old_names: bool = False
+) -> None:
+    """A CycleGAN-Turbo checkpoint for ``base``. ``old_names``: as peft up to 0.6.2 wrote it, no ``.base_layer``."""
     import torch
 
     random = torch.Generator().manual_seed(seed)
@@ -96,7 +96,9 @@ def write_cyclegan(base: Path, path: Path, *, rank_unet: int = 8, rank_vae: int 
     torch.save(content, path)
 
 
-def write_pix2pix(base: Path, path: Path, *, rank_unet: int = 8, rank_vae: int = 4, seed: int = 2, stochastic: bool = False) -> None:
+def write_pix2pix(
+    base: Path, path: Path, *, rank_unet: int = 8, rank_vae: int = 4, seed: int = 2, stochastic: bool = False
+) -> None:
     """A pix2pix-Turbo checkpoint for ``base``; ``stochastic`` with a TwinConv, as sketch-to-image has it."""
     import torch
 
@@ -106,8 +108,8 @@ def write_pix2pix(base: Path, path: Path, *, rank_unet: int = 8, rank_vae: int =
     vae_layers = [name for name in _layers(vae) if _is_target(name, VAE_TARGETS)]
     state_unet = _lora(unet, unet_layers, rank_unet, random, adapter=".default")
     for name in ("conv_in.conv_in_pretrained", "conv_in.conv_in_curr") if stochastic else ("conv_in",):
-        state_unet[f"{name}.weight"] = _randn(random, unet.conv_in.weight.shape, 0.1)
-        state_unet[f"{name}.bias"] = _randn(random, unet.conv_in.bias.shape, 0.1)
+        state_unet[f"{name}.weight"] = _randn(random, unet.get_parameter("conv_in.weight").shape, 0.1)
+        state_unet[f"{name}.bias"] = _randn(random, unet.get_parameter("conv_in.bias").shape, 0.1)
     state_vae = _lora(vae, vae_layers, rank_vae, random, adapter=".vae_skip")
     state_vae.update(_skips(vae, random, ".base_layer"))
     torch.save(
@@ -129,7 +131,9 @@ def _whole_vae(base: Path, vae: nn.Module, rank: int, random: Generator, *, old_
     layers = [name for name in _layers(vae) if _is_target(name, VAE_TARGETS)]
     own = ".base_layer" if not old_names else ""
     renamed = {
-        name if (module := name.rpartition(".")[0]) not in layers else f"{module}{own}.{name.rpartition('.')[2]}": tensor
+        name
+        if (module := name.rpartition(".")[0]) not in layers
+        else f"{module}{own}.{name.rpartition('.')[2]}": tensor
         for name, tensor in load_file(base / "vae" / "diffusion_pytorch_model.safetensors").items()
     }
     return {**renamed, **_skips(vae, random, own), **_lora(vae, layers, rank, random, adapter=".vae_skip")}
@@ -137,7 +141,9 @@ def _whole_vae(base: Path, vae: nn.Module, rank: int, random: Generator, *, old_
 
 def _skips(vae: nn.Module, random: Generator, own: str) -> dict[str, Tensor]:
     return {
-        f"decoder.skip_conv_{i}{own}.weight": _randn(random, vae.get_parameter(f"decoder.skip_conv_{i}.weight").shape, _SKIP_SPREAD)
+        f"decoder.skip_conv_{i}{own}.weight": _randn(
+            random, vae.get_parameter(f"decoder.skip_conv_{i}.weight").shape, _SKIP_SPREAD
+        )
         for i in (1, 2, 3, 4)
     }
 

@@ -17,6 +17,7 @@ from .errors import UsageError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from typing_extensions import Self
 
     Tensors = Mapping[str, NDArray[np.generic]]
 
@@ -92,7 +93,7 @@ class Engine(ABC):
             _check(out, self.outputs, "output buffer")
         return self._run(feeds, out)
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Self:
         self.open()
         return self
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -115,9 +114,13 @@ def _root_of(path: Path) -> Path:
 def _refuse_escape(name: str, root: Path) -> None:
     """A name in a manifest is data from elsewhere: it must stay in the folder, also through symbolic links."""
     pure = PurePosixPath(name)
-    plain = not pure.is_absolute() and ".." not in pure.parts and "\\" not in name and ":" not in name and "\0" not in name
+    plain = (
+        not pure.is_absolute() and ".." not in pure.parts and "\\" not in name and ":" not in name and "\0" not in name
+    )
     if not plain or not (root / name).resolve().is_relative_to(root.resolve()):
-        raise BundleError(f"{root / MANIFEST} names a path outside the bundle", got=name, hint="do not trust this bundle")
+        raise BundleError(
+            f"{root / MANIFEST} names a path outside the bundle", got=name, hint="do not trust this bundle"
+        )
 
 
 @dataclass
@@ -170,7 +173,7 @@ def add_files(bundle: Bundle, names: tuple[str, ...], engine: EngineEntry) -> Bu
 
 
 def entry_of(path: Path) -> FileEntry:
-    return FileEntry(sha256=sha256_of(path), bytes=os.path.getsize(path))
+    return FileEntry(sha256=sha256_of(path), bytes=path.stat().st_size)
 
 
 def _write_manifest(root: Path, manifest: Manifest) -> None:

@@ -109,3 +109,9 @@ class BuildError(DeviceError):
 
 class DiskFullError(DeviceError):
     pass
+
+
+def first_line(error: BaseException) -> str:
+    """What a foreign error says, short enough to stand inside a message of ours."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -21,7 +21,11 @@ def sha256_of(path: Path) -> str:
     """The file's SHA-256 in hex. Raises InputError when it cannot be read."""
     try:
         with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(stream)
+            return (
+                hashlib.file_digest(stream, "sha256").hexdigest()
+                if hasattr(hashlib, "file_digest")
+                else _sha256(stream)
+            )
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
 
@@ -37,21 +41,33 @@ def _sha256(stream: object) -> str:
 def writing_to(path: Path) -> Iterator[None]:
     """Turn the operating system's complaints about writing ``path`` into typed errors."""
     try:
+        with filling_disk(path):
+            yield
+    except OSError as error:
+        what = f"cannot write {path}: {error.strerror or error}"
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+            what = f"cannot write {path}: a file stands where a folder is needed, or the other way round"
+        raise UsageError(what, hint="choose another output path") from error
+
+
+@contextmanager
+def filling_disk(path: Path) -> Iterator[None]:
+    """Turn a disk that fills up while ``path`` is written into DiskFullError; any other OSError passes."""
+    try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        # numpy's tofile says "N requested and M written" and no errno.
+        if error.errno in _FULL or "requested and" in str(error):
             raise DiskFullError(
-                f"no space left to write {path}", hint="free some space, or write elsewhere; what was there is unchanged"
+                f"no space left to write {path}",
+                hint="free some space, or write elsewhere; what was there is unchanged",
             ) from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
-            raise UsageError(f"cannot write {path}: a file stands where a folder is needed, or the other way round",
-                             hint="choose another output path") from error
-        raise UsageError(f"cannot write {path}: {error.strerror}", hint="choose another output path") from error
+        raise
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` to write to; it takes ``path``'s place when the block succeeds, else vanishes."""
+    """A temporary file beside ``path`` to write; it takes ``path``'s place when the block succeeds, else vanishes."""
     with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
@@ -60,7 +76,7 @@ def replacing(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             temporary.chmod(0o666 & ~_umask())
-            os.replace(temporary, path)
+            temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -74,25 +90,27 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-        try:
-            temporary.chmod(0o777 & ~_umask())
+        temporary.chmod(0o777 & ~_umask())
+    try:
+        with filling_disk(path):
             yield temporary
+        with writing_to(path):
             _swap(temporary, path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _swap(new: Path, place: Path) -> None:
     if not place.exists():
-        os.rename(new, place)
+        new.rename(place)
         return
     aside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".old", dir=place.parent))
     earlier = aside / place.name
-    os.rename(place, earlier)
+    place.rename(earlier)
     try:
-        os.rename(new, place)
+        new.rename(place)
     except BaseException:
-        os.rename(earlier, place)
+        earlier.rename(place)
         raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)

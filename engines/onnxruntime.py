@@ -51,15 +51,17 @@ _LOG_FATAL_ONLY = 4
 
 @dataclass(frozen=True)
 class OnnxRuntimeOptions:
-    """``threads``: None takes every core. The other two trade memory for time; both off is leanest.
+    """``threads``: None takes every core. The others trade memory for time; all off is leanest.
 
     ``arena`` keeps freed memory for the next run. ``prepack`` rearranges weights for faster kernels and thereby holds
-    a second copy of them, which at full size is gigabytes.
+    a second copy of them, which at full size is gigabytes. ``optimise`` rewrites the graph, which folds casts of
+    weights into wider weights.
     """
 
     threads: int | None = None
     arena: bool = True
     prepack: bool = True
+    optimise: bool = True
 
 
 LEAN = OnnxRuntimeOptions(arena=False, prepack=False)
@@ -136,6 +138,9 @@ def _session_options(runtime: Any, options: OnnxRuntimeOptions) -> Any:
     session_options = runtime.SessionOptions()
     session_options.log_severity_level = _LOG_FATAL_ONLY
     session_options.enable_cpu_mem_arena = options.arena
+    session_options.enable_mem_pattern = options.arena
+    if not options.optimise:
+        session_options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if options.threads is not None:
         session_options.intra_op_num_threads = options.threads
     if not options.prepack:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # Wang et al. 2004, section III-B and III-C: an 11x11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03, L = 255.
 _WINDOW = 11

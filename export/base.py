@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..engines.errors import BaseModelError, MissingComponentError
+from ..engines.errors import BaseModelError, MissingComponentError, first_line
 from ..engines.files import sha256_of
 
 if TYPE_CHECKING:
@@ -52,13 +52,13 @@ class BaseModel:
         """The UNet in FP32 on the CPU, in evaluation mode. Raises BaseModelError."""
         from diffusers import UNet2DConditionModel
 
-        return self._load(UNet2DConditionModel, "unet")  # type: ignore[no-any-return]
+        return self._load(UNet2DConditionModel, "unet")
 
     def vae(self) -> AutoencoderKL:
         """The VAE in FP32 on the CPU, in evaluation mode. Raises BaseModelError."""
         from diffusers import AutoencoderKL
 
-        return self._load(AutoencoderKL, "vae")  # type: ignore[no-any-return]
+        return self._load(AutoencoderKL, "vae")
 
     def _load(self, kind: Any, subfolder: str) -> Any:
         import torch
@@ -70,7 +70,7 @@ class BaseModel:
             )  # fmt: skip
         except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
             raise BaseModelError(
-                f"{self.folder / subfolder} cannot be loaded as SD-Turbo's {subfolder}: {str(error).splitlines()[0][:300]}",
+                f"{self.folder / subfolder} cannot be loaded as SD-Turbo's {subfolder}: {first_line(error)}",
                 expected=f"a diffusers folder with {subfolder}/config.json and safetensors weights",
                 hint=f"--base {DEFAULT_BASE}, or a folder saved by diffusers' save_pretrained",
             ) from error
@@ -119,7 +119,7 @@ def _from_hub(repository: str) -> Path:
         raise MissingComponentError(
             f"the base model {repository} is not on this machine and could not be downloaded",
             expected="a network connection, or the model in the hub's cache, or its folder",
-            got=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}",
+            got=f"{type(error).__name__}: {first_line(error)}",
             hint=f"on a machine with network: huggingface-cli download {repository} --local-dir sd-turbo; "
             "copy the folder here and add --base sd-turbo",
         ) from error

@@ -1,7 +1,6 @@
 """The single-step generator as one function: uint8 frame in, uint8 image out.
 
-Each stage is a module of its own, so that every node of the traced graph belongs to a stage by name:
-``frame_in``, ``vae_encoder``, ``latent``, ``unet``, ``x0``, ``vae_decoder``, ``image_out``.
+Each stage (``export/stages.py``) is a module of its own, so that every node of the traced graph belongs to one.
 """
 
 from __future__ import annotations
@@ -17,8 +16,6 @@ from .scheduler import TIMESTEP, OneStep
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
-
-STAGES = ("frame_in", "vae_encoder", "latent", "unet", "x0", "vae_decoder", "image_out")
 
 # diffusers' DiagonalGaussianDistribution clamps the log-variance to this range.
 _LOGVAR_MIN, _LOGVAR_MAX = -30.0, 20.0
@@ -49,7 +46,7 @@ class Networks:
 
 
 class FrameIn(nn.Module):
-    """uint8 [B, H, W, 3] to float32 [B, 3, H, W], by the reference's ToTensor and, if ``signed``, Normalize(0.5, 0.5)."""
+    """uint8 [B, H, W, 3] to float32 [B, 3, H, W]: the reference's ToTensor and, if ``signed``, Normalize(0.5, 0.5)."""
 
     def __init__(self, *, signed: bool) -> None:
         super().__init__()
@@ -102,7 +99,10 @@ class Unet(nn.Module):
         self.register_buffer("timestep", torch.full((batch,), TIMESTEP, dtype=torch.int64))
 
     def forward(self, latent: Tensor) -> Tensor:
-        return self.network(latent, self.timestep, encoder_hidden_states=self.embedding, return_dict=False)[0]
+        prediction: Tensor = self.network(
+            latent, self.timestep, encoder_hidden_states=self.embedding, return_dict=False
+        )[0]
+        return prediction
 
 
 class X0(nn.Module):
@@ -127,7 +127,8 @@ class VaeDecoder(nn.Module):
         self.decoder = vae.decoder
 
     def forward(self, latent: Tensor, skips: tuple[Tensor, ...]) -> Tensor:
-        return decode(self.decoder, self.post_quant_conv(latent), skips)
+        decoded: Tensor = decode(self.decoder, self.post_quant_conv(latent), skips)
+        return decoded
 
 
 class ImageOut(nn.Module):
@@ -143,7 +144,7 @@ class ImageOut(nn.Module):
 
 
 class Generator(nn.Module):
-    """uint8 frame [B, H, W, 3] RGB to (uint8 image [B, H, W, 3] RGB, float32 [B, 3, H, W] in [-1, 1] before quantisation).
+    """uint8 frame [B, H, W, 3] RGB to uint8 image [B, H, W, 3] RGB, and the float32 [B, 3, H, W] it was quantised from.
 
     ``noise`` is float32 [B, 4, H/8, W/8] for stochastic checkpoints, ``posterior_noise`` the same for a sampled
     posterior. The networks' weights are shared, not copied. H and W are multiples of 8.
@@ -172,6 +173,6 @@ def _mean_half(quant_conv: nn.Conv2d) -> nn.Conv2d:
     """``quant_conv`` without the rows that compute the posterior's log-variance."""
     latent_channels = quant_conv.out_channels // 2
     half = nn.Conv2d(quant_conv.in_channels, latent_channels, kernel_size=1)
-    half.weight = nn.Parameter(quant_conv.weight[:latent_channels].clone(), requires_grad=False)
-    half.bias = nn.Parameter(quant_conv.bias[:latent_channels].clone(), requires_grad=False)
+    for name, whole in quant_conv.named_parameters():
+        half.get_parameter(name).data = whole.detach()[:latent_channels].clone()
     return half

@@ -13,7 +13,7 @@ from .samples import Sample
 
 
 def write_goldens(folder: Path, taken: tuple[Sample, ...], images: list[Any], limit: int) -> None:
-    """Write ``<n>_frame.png`` and ``<n>_image.png``, uint8 RGB at the model's size, as long as ``limit`` bytes hold them.
+    """Write ``<n>_frame.png`` and ``<n>_image.png``, uint8 RGB at the model's size, while ``limit`` bytes hold them.
 
     The frame is what the engine takes, already prepared; noise inputs are what seed 42 draws. The image is what ONNX
     Runtime computes on the CPU from the bundle's graph, after the parity gate has held it to PyTorch.

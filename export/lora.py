@@ -74,10 +74,13 @@ def delta_of(pair: LoraPair) -> Tensor:
 
 
 def refuse_misfit(network: nn.Module, delta: NetworkDelta, where: str) -> None:
-    """Raise KeyMismatchError unless every weight and factor has its place in ``network``, and every target its factors."""
+    """Raise KeyMismatchError unless every weight and factor fits ``network``, and every target has its factors."""
     own = dict(network.named_parameters())
     refuse_difference(
-        _targeted(network, delta.targets), delta.lora, f"{where}: its LoRA does not cover the layers it targets", _WRONG_BASE
+        _targeted(network, delta.targets),
+        delta.lora,
+        f"{where}: its LoRA does not cover the layers it targets",
+        _WRONG_BASE,
     )
     refuse_difference(
         own if delta.complete else own.keys() & delta.weights.keys(),

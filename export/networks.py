@@ -5,16 +5,16 @@ Source: ``my_vae_encoder_fwd`` and ``my_vae_decoder_fwd`` in ``src/model.py`` of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .checkpoints.checkpoint import SKIP_CONVS
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
-    from torch import Tensor, nn
+    from torch import Tensor
 
 
-def encode(encoder: nn.Module, image: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+def encode(encoder: Any, image: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Features before ``quant_conv`` [B, 2*latent, H/8, W/8], and the four skip activations.
 
     ``image`` is float [B, 3, H, W] in the range that the family was trained with. A skip activation is what enters a
@@ -29,7 +29,7 @@ def encode(encoder: nn.Module, image: Tensor) -> tuple[Tensor, tuple[Tensor, ...
     return encoder.conv_out(encoder.conv_act(encoder.conv_norm_out(hidden))), tuple(skips)
 
 
-def decode(decoder: nn.Module, latent: Tensor, skips: tuple[Tensor, ...], gamma: float = 1.0) -> Tensor:
+def decode(decoder: Any, latent: Tensor, skips: tuple[Tensor, ...], gamma: float = 1.0) -> Any:
     """The image before clamping, float [B, 3, H, W], from ``post_quant_conv``'s output and the encoder's skips.
 
     ``gamma`` scales the skips (the stochastic variant's r); a merged generator has it in the weights and leaves it 1.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .passes.stage_names import stage_of
+from .stages import stage_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir

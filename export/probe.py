@@ -24,7 +24,9 @@ def probing(model: ir.Model, beside: Path, *, optimise: bool = True) -> Iterator
     path = beside.with_name(f".{beside.stem}.probe.onnx")
     try:
         path.write_bytes(ir.to_proto(model).SerializeToString())
-        with OnnxRuntimeEngine(path, options=OnnxRuntimeOptions(arena=False, prepack=False, optimise=optimise)) as engine:
+        with OnnxRuntimeEngine(
+            path, options=OnnxRuntimeOptions(arena=False, prepack=False, optimise=optimise)
+        ) as engine:
             yield engine
     finally:
         path.unlink(missing_ok=True)

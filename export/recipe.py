@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..engines.build import RTX_TARGETS, check_targets
+from ..engines.build import check_targets
 from ..engines.errors import UsageError
 from ..engines.manifest import FrameRules, InputPrep, Model, Posterior, Precision
 from .base import DEFAULT_BASE
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.released import RELEASED, Released, released
-from .trace import DEFAULT_OPSET, GraphShape
+from .trace import DEFAULT_OPSET, OPSETS, GraphShape
 
 ExportEngine = Literal["auto", "onnx", "tensorrt", "tensorrt-rtx"]
 
@@ -81,6 +81,9 @@ class Recipe:
 def refuse_impossible(options: ExportOptions) -> None:
     """Raise UsageError for options that no checkpoint could make sense of. Cheap: nothing is read."""
     GraphShape(options.width, options.height, options.batch, noise=False, posterior_noise=False)
+    if options.opset not in OPSETS:
+        expected = f"{OPSETS[0]} to {OPSETS[-1]}"
+        raise UsageError(f"--opset {options.opset} does not work", expected=expected, hint=f"--opset {DEFAULT_OPSET}")
     if options.engine in ("auto", "tensorrt-rtx"):
         check_targets(options.targets)
     if options.parity_frames is not None and options.parity_frames < 1:
@@ -121,7 +124,7 @@ def _direction(options: ExportOptions, checkpoint: Checkpoint, known: Released) 
 
 
 def _prompt(options: ExportOptions, known: Released, direction: str | None) -> str:
-    # A released file's caption belongs to its own direction; the other one has another caption, which only its user knows.
+    # A released file's caption belongs to its own direction; the other one's only its user knows.
     prompt = options.prompt if options.prompt is not None else (known.prompt if direction == known.direction else None)
     if prompt is None:
         also = f" --direction {direction}" if direction else ""
@@ -138,9 +141,7 @@ def _strength(options: ExportOptions, checkpoint: Checkpoint) -> float | None:
         return DEFAULT_STRENGTH if options.strength is None else options.strength
     if options.strength is not None:
         raise UsageError(
-            f"--strength is for stochastic checkpoints, and {options.ckpt} is deterministic", hint="leave --strength out"
+            f"--strength is for stochastic checkpoints, and {options.ckpt} is deterministic",
+            hint="leave --strength out",
         )
     return None
-
-
-__all__ = ["DEFAULT_TARGETS", "RTX_TARGETS", "ExportOptions", "Recipe", "recipe_for", "refuse_impossible"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +46,10 @@ class Reference(nn.Module):
     ) -> None:
         super().__init__()
         self.strength = strength
-        self.scheduler = load_scheduler(base)
+        self.scheduler: Any = load_scheduler(base)
         self.unet = _adapted_unet(base.unet(), checkpoint, strength)
         self.vae = _adapted_vae(base.vae(), checkpoint.vae(direction), strength)
+        self.embedding: Tensor
         self.register_buffer("embedding", embedding)
         self.eval()
 
@@ -68,10 +69,11 @@ class Reference(nn.Module):
             self.vae.decoder, self.vae.post_quant_conv(denoised / scale), skips,
             gamma=1.0 if self.strength is None else self.strength,
         )  # fmt: skip
-        return decoded.clamp(-1, 1).float()
+        clamped: Tensor = decoded.clamp(-1, 1).float()
+        return clamped
 
     @staticmethod
-    def _posterior(moments: Tensor, noise: Tensor | None) -> Tensor:
+    def _posterior(moments: Tensor, noise: Tensor | None) -> Any:
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
         posterior = DiagonalGaussianDistribution(moments)
@@ -88,19 +90,18 @@ class _LiveTwinConv(nn.Module):
         self.current = _conv_like(like, twin.current_weight, twin.current_bias)
 
     def forward(self, latent: Tensor) -> Tensor:
-        return self.pretrained(latent) * (1 - self.strength) + self.current(latent) * self.strength
+        blend: Tensor = self.pretrained(latent) * (1 - self.strength) + self.current(latent) * self.strength
+        return blend
 
 
 def _conv_like(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    conv = nn.Conv2d(like.in_channels, like.out_channels, kernel_size=3, padding=like.padding)
+    conv = nn.Conv2d(like.in_channels, like.out_channels, kernel_size=3, padding=1)
     conv.weight = nn.Parameter(weight.float(), requires_grad=False)
     conv.bias = nn.Parameter(bias.float(), requires_grad=False)
     return conv
 
 
-def _adapted_unet(
-    unet: UNet2DConditionModel, checkpoint: Checkpoint, strength: float | None
-) -> UNet2DConditionModel:
+def _adapted_unet(unet: UNet2DConditionModel, checkpoint: Checkpoint, strength: float | None) -> UNet2DConditionModel:
     refuse_misfit(unet, checkpoint.unet, f"{checkpoint.path}: the UNet's part")
     _attach(unet, checkpoint.unet, strength)
     if checkpoint.twin_conv:

@@ -1,4 +1,4 @@
-"""The frames that an export is checked on: bundled photographs, then synthetic ones. None of them is used for tracing."""
+"""The frames that an export is checked on: bundled photographs, then synthetic ones. Tracing uses none of them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def samples(shape: GraphShape, input_prep: InputPrep, count: int) -> tuple[Sampl
     noises = {spec.name: normal.randn((1, *spec.shape[1:])) for spec in shape.inputs if spec.name != FRAME}
     photographs = demo_frames()
     frames = (
-        prepare(load_frame(photographs[i]) if i < len(photographs) else _synthetic(i), shape.width, shape.height, input_prep)
+        prepare(
+            load_frame(photographs[i]) if i < len(photographs) else _synthetic(i), shape.width, shape.height, input_prep
+        )
         for i in range(count)
     )
     return tuple(Sample(frame, noises) for frame in frames)
@@ -58,7 +60,9 @@ def _synthetic(seed: int, size: int = 512) -> NDArray[np.uint8]:
     """Soft coloured shapes with some grain: smooth areas, edges and texture, uint8 [512, 512, 3]."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[0:size, 0:size] / size
-    waves = sum(np.sin(2 * np.pi * (a * x + b * y + c))[..., None] * random.random(3) for a, b, c in random.random((6, 3)) * 6)
+    waves = sum(
+        np.sin(2 * np.pi * (a * x + b * y + c))[..., None] * random.random(3) for a, b, c in random.random((6, 3)) * 6
+    )
     disc = (np.hypot(x - 0.5, y - 0.4) < 0.2)[..., None] * random.random(3) * 3
     picture = waves + disc + random.normal(0, 0.1, (size, size, 3))
     low, high = picture.min(), picture.max()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..engines.errors import BaseModelError
+from ..engines.errors import BaseModelError, first_line
 from .base import BaseModel
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def load_scheduler(base: BaseModel) -> DDPMScheduler:
     try:
         scheduler = DDPMScheduler.from_pretrained(base.folder, subfolder="scheduler", local_files_only=True)
     except (OSError, ValueError, TypeError) as error:
-        raise BaseModelError(f"{base.scheduler_config} cannot be read: {str(error).splitlines()[0]}") from error
+        raise BaseModelError(f"{base.scheduler_config} cannot be read: {first_line(error)}") from error
     for key, wanted in _REQUIRED.items():
         if scheduler.config[key] != wanted:
             raise BaseModelError(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .base import BaseModel
     from .checkpoints import Checkpoint
     from .samples import Sample
+    from .verify import ReferenceOutputs
 
 _TOOLS = ("torch", "diffusers", "transformers", "peft", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "tensorrt-rtx")
 _PARITY_FRAMES, _PARITY_FRAMES_FULL_SIZE = 3, 1
@@ -254,7 +255,7 @@ def require_export_packages() -> None:
         )
 
 
-def _reference_outputs(prepared: _Prepared, taken: tuple[Sample, ...]):  # type: ignore[no-untyped-def]
+def _reference_outputs(prepared: _Prepared, taken: tuple[Sample, ...]) -> ReferenceOutputs:
     from .reference import Reference
     from .verify import reference_outputs
 

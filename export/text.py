@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..engines.errors import BaseModelError
+from ..engines.errors import BaseModelError, first_line
 from .base import BaseModel
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ def encode_prompt(base: BaseModel, prompt: str) -> torch.Tensor:
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise BaseModelError(
-            f"{base.folder}: the text encoder or tokenizer cannot be loaded: {str(error).splitlines()[0][:300]}",
+            f"{base.folder}: the text encoder or tokenizer cannot be loaded: {first_line(error)}",
             hint="--base stabilityai/sd-turbo, or a complete diffusers folder",
         ) from error
     tokens = tokenizer(
         prompt, max_length=tokenizer.model_max_length, padding="max_length", truncation=True, return_tensors="pt"
     )
     with torch.inference_mode():
-        embedding = encoder.eval()(tokens.input_ids)[0]
+        embedding: torch.Tensor = encoder.eval()(tokens.input_ids)[0]
     return embedding.clone()

@@ -7,14 +7,13 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from ..engines.base import TensorSpec
 from ..engines.errors import UsageError
-from .generator import Generator
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from .generator import Generator
 
 DEFAULT_OPSET = 20  # parses from TensorRT 10.3 on; 23 brings fused Attention and GroupNormalization
 OPSETS = range(18, 24)  # what torch's exporter writes and the precision pass knows
@@ -39,8 +38,8 @@ class GraphShape:
     posterior_noise: bool
 
     def __post_init__(self) -> None:
-        if self.width < _VAE_STRIDE or self.height < _VAE_STRIDE or self.width % _VAE_STRIDE or self.height % _VAE_STRIDE:
-            near = f"{max(self.width // 8, 1) * 8}x{max(self.height // 8, 1) * 8}"
+        if any(size < _VAE_STRIDE or size % _VAE_STRIDE for size in (self.width, self.height)):
+            near = "x".join(str(max(size // _VAE_STRIDE, 1) * _VAE_STRIDE) for size in (self.width, self.height))
             raise UsageError(
                 f"--size {self.width}x{self.height} does not work",
                 expected="width and height that are multiples of 8 (the VAE's stride)",
@@ -67,10 +66,10 @@ class GraphShape:
 def onnx_from_generator(generator: Generator, shape: GraphShape, opset: int = DEFAULT_OPSET) -> ir.Model:
     """The generator's graph as traced: FP32, nothing folded, outputs ``image`` and ``image_unquantised``.
 
-    The weights are shared with the generator's, not copied. Raises UsageError for an opset that cannot be written.
+    The weights are shared with the generator's, not copied. ``opset`` is one of ``OPSETS``.
     """
-    if opset not in OPSETS:
-        raise UsageError(f"--opset {opset} does not work", expected=f"{OPSETS[0]} to {OPSETS[-1]}", hint="--opset 20")
+    import torch
+
     example: dict[str, Any] = {
         spec.name: torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in shape.inputs
     }

@@ -7,20 +7,22 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
-import torch
 from numpy.typing import NDArray
 
 from ..engines.errors import ParityError
 from ..engines.manifest import Parity
 from ..engines.parity import psnr, ssim
 from .probe import probing
-from .reference import Reference, ReferenceInputs
 from .samples import Sample, batches
 from .trace import IMAGE, NOISE, POSTERIOR_NOISE, UNQUANTISED
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from .reference import Reference, ReferenceInputs
 
 FP32_MAX_ABS = 1e-4
 FP16_TARGET_DB, FP16_FLOOR_DB = 40.0, 35.0
@@ -45,6 +47,8 @@ class ReferenceOutputs:
 
 def reference_outputs(load: Callable[[], Reference], taken: tuple[Sample, ...], *, signed: bool) -> ReferenceOutputs:
     """Run the reference that ``load`` makes, in FP32 and then in BF16; it is freed before this returns."""
+    import torch
+
     reference = load()
     fp32 = _run(reference, taken, signed=signed)
     bf16 = _run(reference.to(torch.bfloat16), taken, signed=signed)
@@ -55,6 +59,8 @@ def reference_outputs(load: Callable[[], Reference], taken: tuple[Sample, ...], 
 
 def bundle_outputs(onnx: Path, taken: tuple[Sample, ...]) -> Outputs:
     """Run a saved generator on the CPU, with the tensor before quantisation as a further output."""
+    import onnx_ir as ir
+
     model = ir.load(onnx)
     model.graph.outputs.append(_value(model, UNQUANTISED))
     images: list[Any] = []
@@ -92,7 +98,7 @@ def refuse_departure(parity: Parity, precision: str) -> str | None:
     if not (reached >= FP16_FLOOR_DB and math.isfinite(parity.max_abs)):
         raise _too_far(f"PSNR of at least {FP16_FLOOR_DB:g} dB", f"{reached:.1f} dB")
     if reached < FP16_TARGET_DB:
-        return f"PSNR is {reached:.1f} dB: above the floor of {FP16_FLOOR_DB:g} dB, below the target of {FP16_TARGET_DB:g} dB"
+        return f"PSNR is {reached:.1f} dB: above the {FP16_FLOOR_DB:g} dB floor, below the {FP16_TARGET_DB:g} dB target"
     return None
 
 
@@ -131,6 +137,10 @@ def _run(reference: Reference, taken: tuple[Sample, ...], *, signed: bool) -> Ou
 
 
 def _inputs(sample: Sample, *, signed: bool) -> ReferenceInputs:
+    import torch
+
+    from .reference import ReferenceInputs
+
     unit = torch.from_numpy(sample.frame).permute(2, 0, 1)[None].float() / 255
     noises = {name: torch.from_numpy(noise) for name, noise in sample.noises.items()}
     return ReferenceInputs((unit - 0.5) / 0.5 if signed else unit, noises.get(NOISE), noises.get(POSTERIOR_NOISE))

@@ -12,15 +12,17 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ..engines.errors import BundleError, ImageError, MissingComponentError, UsageError
 from ..engines.files import replacing
-from ..engines.manifest import FrameRules
+
+if TYPE_CHECKING:
+    from ..engines.manifest import FrameRules
 
 Frame = NDArray[np.uint8]
 
@@ -39,17 +41,16 @@ _WRITABLE: dict[str, tuple[str, dict[str, Any]]] = {
 }
 WRITABLE_SUFFIXES = tuple(_WRITABLE)
 
-# What Pillow's parsers raise on damaged files, besides the OSError of a truncated one.
+# What Pillow's parsers raise on damaged files, besides the OSError of a truncated one: found by changing bytes of files
+# of every format above, and listed in ImageFile.ImageFile.__init__.
 _DAMAGE = (
     OSError,
     EOFError,
     SyntaxError,
     ValueError,
     TypeError,
-    KeyError,
-    IndexError,
-    OverflowError,
-    MemoryError,
+    LookupError,
+    ArithmeticError,
     struct.error,
     zlib.error,
 )
@@ -58,6 +59,18 @@ _DAMAGE = (
 _CANNY_LOW, _CANNY_HIGH = 100, 200
 _DEEP_RAW_MODE = re.compile(r";16[BLNS]|;32")
 _TIFF_BITS_PER_SAMPLE = 258
+
+# EXIF 2.32, tag Orientation: what turns each stored picture upright. 1 is upright.
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT_BY = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 INPUT_PREPS = ("raw", "canny", "sketch")
 RESIZE_RULES = ("squash", "floor8")
@@ -74,8 +87,8 @@ def load_frame(path: Path | str) -> Frame:
     8 bits a channel, more than one frame, and more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``.
     """
     path = Path(path)
-    _refuse_no_file(path)
     try:
+        _refuse_no_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # damaged metadata beside intact pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -137,10 +150,11 @@ def _raw_modes(picture: Image.Image) -> str:
 
 
 def _upright_rgb(picture: Image.Image) -> Frame:
-    picture.load()  # a TIFF turns itself while it loads; the others are turned by the next line
-    upright = ImageOps.exif_transpose(picture)
-    upright.info.pop("transparency", None)  # dropped like any alpha; with it Pillow warns on conversion
-    return np.array(upright.convert("RGB"))
+    picture.load()  # a TIFF turns itself while it loads, and says afterwards that it is upright
+    picture.info.pop("transparency", None)  # dropped like any alpha; with it Pillow warns on conversion
+    turn = _UPRIGHT_BY.get(picture.getexif().get(_EXIF_ORIENTATION, 1))
+    rgb = picture.convert("RGB")
+    return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
 def refuse_unknown_rules(rules: FrameRules) -> None:

@@ -8,11 +8,14 @@ same numbers are needed. Source: PyTorch's ``aten/src/ATen/native/cpu/Distributi
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..engines.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # PyTorch fills 16 values at a time (8 pairs of the Box-Muller transform), and goes one by one below that.
 _BLOCK = 16
@@ -69,7 +72,7 @@ class TorchNormal:
 
     def _uniform_double(self) -> float:
         high, low = self._words.randint(0, 2**32, 2, dtype=np.uint32).tolist()
-        return ((high << 32 | low) & (2**53 - 1)) * 2.0**-53
+        return float((high << 32 | low) & (2**53 - 1)) * 2.0**-53
 
 
 def randn(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:

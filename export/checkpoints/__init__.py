@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from ...engines.errors import CheckpointError
 from . import cyclegan_turbo, pix2pix_turbo
 from .checkpoint import Checkpoint
 from .torch_file import load_torch_file
 
-_READERS = (cyclegan_turbo, pix2pix_turbo)
+
+class Reader(Protocol):
+    """A module that reads one family: the keys that tell it, and how."""
+
+    FAMILY: str
+    KEYS: frozenset[str]
+
+    def read(self, raw: Mapping[str, object], path: Path) -> Checkpoint: ...
+
+
+_READERS: tuple[Reader, ...] = (cyclegan_turbo, pix2pix_turbo)
 
 __all__ = ["Checkpoint", "read_checkpoint"]
 
@@ -22,7 +34,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     raw = load_torch_file(path)
     for reader in _READERS:
-        if reader.KEYS <= raw.keys():
+        if raw.keys() >= reader.KEYS:
             return reader.read(raw, path)
     closest = max(_READERS, key=lambda reader: len(reader.KEYS & raw.keys()))
     missing = sorted(closest.KEYS - raw.keys())

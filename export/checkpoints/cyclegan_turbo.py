@@ -32,8 +32,8 @@ _ADAPTERS = (
 )
 _VAE_PREFIXES = {"a2b": "vae.", "b2a": "vae_b2a."}
 _CONV_IN = (
-    "unet.conv_in: training changes the base weight, the file stores only its LoRA; the result is that of the published "
-    "loader, SD-Turbo's conv_in plus LoRA (img2img-turbo issue 113)"
+    "unet.conv_in: training changes the base weight, the file stores only its LoRA; the result is that of the "
+    "published loader, SD-Turbo's conv_in plus LoRA (img2img-turbo issue 113)"
 )
 
 

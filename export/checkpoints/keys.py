@@ -40,7 +40,9 @@ def refuse_difference(expected: Iterable[str], got: Iterable[str], what: str, hi
     expected, got = set(expected), set(got)
     missing, unexpected = sorted(expected - got), sorted(got - expected)
     if missing or unexpected:
-        parts = [f"{title} {_listing(names)}" for title, names in (("missing", missing), ("unexpected", unexpected)) if names]
+        parts = [
+            f"{title} {_listing(names)}" for title, names in (("missing", missing), ("unexpected", unexpected)) if names
+        ]
         raise KeyMismatchError(
             what, expected=f"{len(expected)} keys", got="; ".join(parts), hint=hint or "is this the right checkpoint?"
         )

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 FAMILY = "pix2pix-turbo"
 KEYS = frozenset(
-    {"unet_lora_target_modules", "vae_lora_target_modules", "rank_unet", "rank_vae", "state_dict_unet", "state_dict_vae"}
+    {
+        "unet_lora_target_modules",
+        "vae_lora_target_modules",
+        "rank_unet",
+        "rank_vae",
+        "state_dict_unet",
+        "state_dict_vae",
+    }
 )
 
 _CONV_IN = ("conv_in.weight", "conv_in.bias")
@@ -35,7 +42,7 @@ def read(raw: Mapping[str, object], path: Path) -> Checkpoint:
     weights, lora = split_lora(tensors_in(raw, "state_dict_unet", str(path)), f"{path}: state_dict_unet")
     stochastic = any(name in weights for name in _TWIN)
     refuse_difference(
-        _TWIN if stochastic else _CONV_IN, weights, f"{path}: state_dict_unet must hold conv_in (or its twins) and LoRA",
+        _TWIN if stochastic else _CONV_IN, weights, f"{path}: state_dict_unet must hold conv_in (or twins) and LoRA",
         hint="forks that save the full UNet are not supported; save LoRA and conv_in as the published code does",
     )  # fmt: skip
     twin = TwinConv(*(weights[name] for name in _TWIN)) if stochastic else None

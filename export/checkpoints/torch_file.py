@@ -7,7 +7,7 @@ import warnings
 import zipfile
 from pathlib import Path
 
-from ...engines.errors import CheckpointError, UnsafePickleError
+from ...engines.errors import CheckpointError, UnsafePickleError, first_line
 
 _FORMATS = "a CycleGAN-Turbo or pix2pix-Turbo checkpoint (a torch.save file, whatever its suffix)"
 
@@ -50,11 +50,10 @@ def _unsafe(path: Path, error: Exception) -> UnsafePickleError:
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
-    first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
     return CheckpointError(
         f"{path} cannot be read as a checkpoint: it is damaged, cut short or of another format",
         expected=_FORMATS,
-        got=f"{path.stat().st_size:,} bytes; {first_line[:200]}",
+        got=f"{path.stat().st_size:,} bytes; {first_line(error)}",
         hint="download it again and compare its size with the server's",
     )
 

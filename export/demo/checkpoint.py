@@ -173,5 +173,3 @@ def write_text(base: Path, captions: tuple[str, ...], seed: int) -> list[Tensor]
             embeddings.append(encoder(ids)[0].clone())
     encoder.half().save_pretrained(base / "text_encoder", safe_serialization=True)
     return embeddings
-
-

@@ -74,23 +74,31 @@ def _type_outputs(node: ir.Node, wanted: ir.DataType) -> None:
 
 
 def _as(
-    model: ir.Model, node: ir.Node, value: ir.Value, wanted: ir.DataType, casts: dict[tuple[ir.Value, ir.DataType], ir.Value]
+    model: ir.Model,
+    node: ir.Node,
+    value: ir.Value,
+    wanted: ir.DataType,
+    casts: dict[tuple[ir.Value, ir.DataType], ir.Value],
 ) -> ir.Value:
     """``value`` in the type ``wanted``: a weight is converted, anything else is cast before ``node``, once."""
     if (value, wanted) not in casts:
-        casts[value, wanted] = _half_weight(model, value) if value.is_initializer() else _cast(model, node, value, wanted)
+        casts[value, wanted] = (
+            _half_weight(model, value) if value.is_initializer() else _cast(model, node, value, wanted)
+        )
     return casts[value, wanted]
 
 
 def _half_weight(model: ir.Model, value: ir.Value) -> ir.Value:
-    """A float16 twin of a float32 weight, converted when the graph is saved: a full-size generator never stands in memory
-    twice. It may then hold infinities: the range ledger refuses those by name."""
+    """A float16 twin of a float32 weight, converted when the graph is saved, so that no two copies stand in memory.
+
+    It may then hold infinities: the range ledger refuses those by name.
+    """
     tensor = value.const_value
     if tensor is None:
         raise PreconditionError(f"weight {value.name} has no value")
     name = f"{value.name}.fp16"
     half = ir.LazyTensor(
-        lambda: _rounded(tensor, name), dtype=ir.DataType.FLOAT16, shape=ir.Shape(tensor.shape), name=name
+        lambda: _rounded(tensor, name), dtype=ir.DataType.FLOAT16, shape=ir.Shape(tensor.numpy().shape), name=name
     )
     twin = ir.Value(name=name, shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT16), const_value=half)
     model.graph.register_initializer(twin)

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult, PostconditionError
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-from ..generator import STAGES
+from ..stages import STAGES, stage_of
 
 # Where torch's exporter notes the module path of every node.
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -50,12 +50,6 @@ class StageNames(InPlacePass):
             raise PostconditionError("metadata is left")
 
 
-def stage_of(name: str | None) -> str:
-    """The stage of a node, value or weight, by its name; empty for graph inputs and outputs."""
-    head, separator, _ = (name or "").partition("/")
-    return head if separator else ""
-
-
 def _scopes(model: ir.Model) -> dict[ir.Node, str]:
     """Each node's module path as ``stage/module.path``. A node that a rewrite made belongs where its input does."""
     scopes: dict[ir.Node, str] = {}
@@ -73,7 +67,7 @@ def _scopes(model: ir.Model) -> dict[ir.Node, str]:
 
 def _name_weights(model: ir.Model) -> None:
     """A weight is called after the first node that takes it: ``<node>:<input index>``."""
-    weights = [value for value in model.graph.initializers.values()]
+    weights = list(model.graph.initializers.values())
     taken: set[str] = set()
     order = {node: index for index, node in enumerate(model.graph)}
     model.graph.initializers.clear()

@@ -1,0 +1,159 @@
+"""What ``turbo-inspect`` says of a bundle, a plan or a checkpoint, as plain nested data."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..engines.bundle import Bundle
+from ..engines.errors import EdgeTurboError, InputError
+from ..engines.manifest import Manifest
+from ..engines.select import choose
+
+if TYPE_CHECKING:
+    from .checkpoints.checkpoint import Checkpoint, NetworkDelta
+
+_CHECKPOINT_SUFFIXES = (".pkl", ".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Nested dictionaries, lists and scalars, ready for JSON. Raises InputError for what is neither."""
+    if not path.exists():
+        raise InputError(f"{path} does not exist", expected="a bundle, a plan or a checkpoint")
+    if path.is_file() and (path.suffix in _CHECKPOINT_SUFFIXES or zipfile.is_zipfile(path)):
+        from .checkpoints import read_checkpoint
+        from .session import require_export_packages
+
+        require_export_packages()
+        return _of_checkpoint(read_checkpoint(path))
+    return _of_bundle(Bundle.open(path), path)
+
+
+def _of_bundle(bundle: Bundle, path: Path) -> dict[str, Any]:
+    manifest = bundle.manifest
+    return {
+        "bundle": str(bundle.root),
+        "model": _model(manifest),
+        "inputs": [str(spec) for spec in manifest.inputs],
+        "outputs": [str(spec) for spec in manifest.outputs],
+        "parity": _parity(manifest),
+        "ranges": _ranges(manifest),
+        "plans": _plans(bundle),
+        "files": [f"{name}  {entry.bytes:,} bytes" for name, entry in manifest.files.items()],
+        "problems with its files": _problems(bundle),
+        "provenance": _provenance(manifest),
+        "would run here": _would_run(path),
+    }
+
+
+def _model(manifest: Manifest) -> dict[str, Any]:
+    model, rules = manifest.model, manifest.frame_rules
+    return {
+        "family": model.family,
+        "direction": model.direction or "none",
+        "prompt": model.prompt,
+        "strength": "none" if model.strength is None else model.strength,
+        "posterior": model.posterior,
+        "size": f"{model.width}x{model.height}, batch {model.batch}",
+        "precision": f"{model.precision}, {len(manifest.fp32_islands)} FP32 nodes"
+        if manifest.fp32_islands
+        else model.precision,
+        "opset": model.opset,
+        "frame": f"{rules.input_prep}, {rules.resize}",
+    }
+
+
+def _parity(manifest: Manifest) -> dict[str, Any]:
+    parity = manifest.parity
+    if parity is None:
+        return {"figures": "none"}
+    return {
+        "reference": parity.reference,
+        "frames": parity.frames,
+        "largest difference": parity.max_abs,
+        "PSNR dB": "equal" if parity.psnr_db is None else parity.psnr_db,
+        "SSIM": parity.ssim,
+        "PyTorch's own BF16, PSNR dB": "equal" if parity.bf16_psnr_db is None else parity.bf16_psnr_db,
+    }
+
+
+def _ranges(manifest: Manifest) -> dict[str, Any]:
+    ledger = manifest.range_ledger
+    if ledger is None:
+        return {"ledger": "none: not an FP16 graph"}
+    return {
+        "checked": f"{ledger.tensors} tensors and {ledger.weights} weights over {ledger.frames} frames",
+        "limit": f"{ledger.limit:,.0f}",
+        "hottest": [f"{entry.largest:,.1f}  {entry.tensor}" for entry in ledger.hottest[:5]],
+        "above half of the limit": [f"{entry.largest:,.1f}  {entry.tensor}" for entry in ledger.warnings],
+    }
+
+
+def _plans(bundle: Bundle) -> dict[str, Any]:
+    from ..engines.tensorrt_rtx import plan_problem
+
+    plans = {}
+    for entry in bundle.manifest.engines:
+        problem = plan_problem(bundle.root / entry.plan)
+        plans[entry.plan] = {
+            "built by": f"{entry.backend} {entry.version}",
+            "for": ", ".join(entry.targets),
+            "checked": list(entry.checked),
+            "not checked": list(entry.unchecked),
+            "header": problem or "as it should be",
+        }
+    return plans
+
+
+def _problems(bundle: Bundle) -> list[str]:
+    problems = []
+    for name in bundle.manifest.files:
+        try:
+            bundle.verified(name)
+        except EdgeTurboError as error:
+            problems.append(error.what)
+    return problems
+
+
+def _provenance(manifest: Manifest) -> dict[str, Any]:
+    provenance = manifest.provenance
+    return {
+        "checkpoint": f"{provenance.checkpoint}, sha256 {provenance.checkpoint_sha256}",
+        "base": f"{provenance.base}, {provenance.base_revision}",
+        "command": provenance.command,
+        "tools": ", ".join(f"{name} {version}" for name, version in provenance.tools.items()),
+        "not in the checkpoint": list(provenance.omissions),
+    }
+
+
+def _would_run(path: Path) -> str:
+    try:
+        return choose(path).reason
+    except EdgeTurboError as error:
+        return f"nothing: {error.what}"
+
+
+def _of_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
+    from .checkpoints.released import released
+
+    known = None
+    if implied := released(checkpoint.path, checkpoint.family):
+        known = f"{implied.direction or 'paired'}, prompt {implied.prompt!r}, {implied.input_prep}"
+    return {
+        "checkpoint": str(checkpoint.path),
+        "family": checkpoint.family + (", stochastic" if checkpoint.stochastic else ""),
+        "directions": ", ".join(checkpoint.directions) or "one",
+        "known by its name as": known or "nothing",
+        "unet": _delta(checkpoint.unet),
+        "vae": _delta(next(iter(checkpoint.vaes.values()))),
+        "not in the checkpoint": list(checkpoint.omissions),
+    }
+
+
+def _delta(delta: NetworkDelta) -> str:
+    trained = sum(pair.down.numel() + pair.up.numel() for pair in delta.lora.values())
+    return (
+        f"LoRA of rank {delta.rank}, scale {delta.lora_scale:g}, on {len(delta.lora)} layers ({trained:,} parameters); "
+        f"{len(delta.weights)} whole tensors"
+    )
