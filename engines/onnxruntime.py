@@ -141,6 +141,9 @@ def _session_options(runtime: Any, options: OnnxRuntimeOptions) -> Any:
     session_options.enable_mem_pattern = options.arena
     if not options.optimise:
         session_options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        # In the order the graph is written, where the default order would leave side branches (probes) to the end and
+        # keep every tensor they read until then.
+        session_options.execution_order = runtime.ExecutionOrder.PRIORITY_BASED
     if options.threads is not None:
         session_options.intra_op_num_threads = options.threads
     if not options.prepack:

@@ -35,7 +35,7 @@ def merge_unet(unet: UNet2DConditionModel, checkpoint: Checkpoint, strength: flo
 
     Raises KeyMismatchError when the checkpoint does not fit this UNet; the UNet is then unchanged.
     """
-    refuse_misfit(unet, checkpoint.unet, f"{checkpoint.path}: the UNet's part")
+    refuse_unet_misfit(unet, checkpoint)
     _replace(unet, checkpoint.unet.weights)
     if checkpoint.twin_conv:
         _replace(unet, blended(checkpoint.twin_conv, strength))
@@ -71,6 +71,22 @@ def delta_of(pair: LoraPair) -> Tensor:
     """
     product = pair.up.float().flatten(1) @ pair.down.float().flatten(1)
     return product.reshape(pair.up.shape[0], *pair.down.shape[1:])
+
+
+def refuse_unet_misfit(unet: UNet2DConditionModel, checkpoint: Checkpoint) -> None:
+    """Raise KeyMismatchError unless the checkpoint's UNet part fits ``unet``, a TwinConv's four tensors included."""
+    where = f"{checkpoint.path}: the UNet's part"
+    refuse_misfit(unet, checkpoint.unet, where)
+    if twin := checkpoint.twin_conv:
+        weight, bias = unet.conv_in.weight.shape, unet.conv_in.bias.shape
+        pairs = (
+            ("conv_in_pretrained.weight", twin.pretrained_weight, weight),
+            ("conv_in_pretrained.bias", twin.pretrained_bias, bias),
+            ("conv_in_curr.weight", twin.current_weight, weight),
+            ("conv_in_curr.bias", twin.current_bias, bias),
+        )
+        misshapen = [f"{name} {list(t.shape)} for {list(shape)}" for name, t, shape in pairs if t.shape != shape]
+        refuse_misshapen(misshapen, f"{where}: shapes differ from the base model's", _WRONG_BASE)
 
 
 def refuse_misfit(network: nn.Module, delta: NetworkDelta, where: str) -> None:
@@ -109,8 +125,8 @@ def _targeted(network: nn.Module, targets: tuple[str, ...]) -> set[str]:
 
 
 def _fits(pair: LoraPair, weight: Tensor, rank: int) -> bool:
-    shapes_agree = (pair.up.shape[0], *pair.down.shape[1:]) == tuple(weight.shape)
-    return shapes_agree and pair.down.shape[0] == pair.up.shape[1] == rank and pair.up.flatten(1).shape[1] == rank
+    out, *inner = weight.shape
+    return tuple(pair.down.shape) == (rank, *inner) and tuple(pair.up.shape) == (out, rank, *(1 for _ in inner[1:]))
 
 
 def _replace(network: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .base import BaseModel
 from .checkpoints.checkpoint import Checkpoint, NetworkDelta, TwinConv
-from .lora import add_skip_convs, refuse_misfit
+from .lora import add_skip_convs, refuse_misfit, refuse_unet_misfit
 from .networks import decode, encode, scaling_factor
 from .scheduler import TIMESTEP, load_scheduler
 
@@ -102,7 +102,7 @@ def _conv_like(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
 
 
 def _adapted_unet(unet: UNet2DConditionModel, checkpoint: Checkpoint, strength: float | None) -> UNet2DConditionModel:
-    refuse_misfit(unet, checkpoint.unet, f"{checkpoint.path}: the UNet's part")
+    refuse_unet_misfit(unet, checkpoint)
     _attach(unet, checkpoint.unet, strength)
     if checkpoint.twin_conv:
         unet.conv_in = _LiveTwinConv(unet.conv_in, checkpoint.twin_conv, 1.0 if strength is None else strength)

@@ -7,7 +7,6 @@ A frame is a uint8 array ``[height, width, 3]``, RGB, 0 to 255. Source of the ru
 from __future__ import annotations
 
 import io
-import re
 import struct
 import warnings
 import zlib
@@ -57,7 +56,8 @@ _DAMAGE = (
 
 # The canny thresholds of the published scripts; gradients of RGB values.
 _CANNY_LOW, _CANNY_HIGH = 100, 200
-_DEEP_RAW_MODE = re.compile(r";16[BLNS]|;32")
+# As in RGB;16B. A BMP of 16 bits a pixel, 5 or 6 a channel, has BGR;16.
+_PNG_16_BITS = ";16B"
 _TIFF_BITS_PER_SAMPLE = 258
 
 # EXIF 2.32, tag Orientation: what turns each stored picture upright. 1 is upright.
@@ -90,7 +90,7 @@ def load_frame(path: Path | str) -> Frame:
     try:
         _refuse_no_file(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # damaged metadata beside intact pixels
+            warnings.simplefilter("ignore", UserWarning)  # of damaged metadata, or of an alpha that is dropped
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_READABLE) as picture:
                 _refuse_unfaithful(path, picture)
@@ -139,10 +139,13 @@ def _refuse_unfaithful(path: Path, picture: Image.Image) -> None:
 
 
 def _is_deep(picture: Image.Image) -> bool:
-    """Pillow reads 16-bit RGB files as mode RGB and drops the low bits in silence: only the raw mode tells."""
+    """Whether more than 8 bits a channel are stored: the mode does not say.
+
+    Pillow gives 16-bit RGB files the mode RGB. Of a PNG it drops the low bytes, which shows in the raw mode alone; of
+    a TIFF with separate planes it even reads every byte as a pixel, which shows in the file's own tag alone.
+    """
     bits = getattr(picture, "tag_v2", {}).get(_TIFF_BITS_PER_SAMPLE, 1)
-    tiff_is_deep = max(bits if isinstance(bits, tuple) else (bits,)) > 8
-    return tiff_is_deep or picture.mode[0] in "IF" or bool(_DEEP_RAW_MODE.search(_raw_modes(picture)))
+    return max(bits if isinstance(bits, tuple) else (bits,)) > 8 or _PNG_16_BITS in _raw_modes(picture)
 
 
 def _raw_modes(picture: Image.Image) -> str:
@@ -151,7 +154,6 @@ def _raw_modes(picture: Image.Image) -> str:
 
 def _upright_rgb(picture: Image.Image) -> Frame:
     picture.load()  # a TIFF turns itself while it loads, and says afterwards that it is upright
-    picture.info.pop("transparency", None)  # dropped like any alpha; with it Pillow warns on conversion
     turn = _UPRIGHT_BY.get(picture.getexif().get(_EXIF_ORIENTATION, 1))
     rgb = picture.convert("RGB")
     return np.array(rgb if turn is None else rgb.transpose(turn))
@@ -194,7 +196,7 @@ def _canny(frame: Frame) -> Frame:
             "this model wants the edges of a frame, and OpenCV, which finds them, is not installed",
             hint='pip install "edgeturbo[canny]"',
         ) from error
-    edges = cv2.Canny(np.ascontiguousarray(frame), _CANNY_LOW, _CANNY_HIGH)
+    edges = cv2.Canny(frame, _CANNY_LOW, _CANNY_HIGH)
     return np.repeat(np.asarray(edges, dtype=np.uint8)[:, :, None], 3, axis=2)
 
 

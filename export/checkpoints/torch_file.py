@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import pickle
+import pickletools
+import struct
 import warnings
 import zipfile
+from itertools import islice
 from pathlib import Path
 
 from ...engines.errors import CheckpointError, UnsafePickleError, first_line
 
 _FORMATS = "a CycleGAN-Turbo or pix2pix-Turbo checkpoint (a torch.save file, whatever its suffix)"
+
+# What torch.load raises on damaged files, found by changing bytes of both of its formats: it is written for whole ones.
+_DAMAGE = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    OSError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
+)
+_OPENING = 20  # instructions: noise seldom has two that are valid
 
 
 def load_torch_file(path: Path) -> dict[str, object]:
@@ -34,17 +53,27 @@ def _load(path: Path) -> object:
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        raise _unsafe(path, error) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError) as error:
+        raise (_unsafe if _is_pickle(path, error) else _damaged)(path, error) from error
+    except _DAMAGE as error:
         raise _damaged(path, error) from error
 
 
+def _is_pickle(path: Path, error: Exception) -> bool:
+    """Whether a refused file is a pickle at all, and not a web page or noise. It is taken apart, not run."""
+    if "Unsupported operand" not in str(error) or zipfile.is_zipfile(path):
+        return True
+    try:
+        with path.open("rb") as stream:
+            return sum(1 for _ in islice(pickletools.genops(stream), _OPENING)) > 1
+    except ValueError:
+        return False
+
+
 def _unsafe(path: Path, error: Exception) -> UnsafePickleError:
-    wanted = next((line.strip() for line in str(error).splitlines() if "nsupported" in line), str(error))
     return UnsafePickleError(
         f"{path} holds pickle instructions beyond plain tensors, which may run code; it was not loaded",
         expected="tensors, numbers, strings, lists and dictionaries only",
-        got=wanted[:300],
+        got=_reason(error),
         hint="take the file from its author's own page; if it is yours, save its state_dicts alone with torch.save",
     )
 
@@ -53,9 +82,16 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
     return CheckpointError(
         f"{path} cannot be read as a checkpoint: it is damaged, cut short or of another format",
         expected=_FORMATS,
-        got=f"{path.stat().st_size:,} bytes; {first_line(error)}",
+        got=f"{path.stat().st_size:,} bytes; {_reason(error)}",
         hint="download it again and compare its size with the server's",
     )
+
+
+def _reason(error: Exception) -> str:
+    """What torch's unpickler itself says, without torch.load's advice to load the file unguarded."""
+    inner = error.__context__ if isinstance(error, pickle.UnpicklingError) else None
+    reason = first_line(inner or error)
+    return "torch.load refuses it" if "weights_only" in reason else reason
 
 
 def _refuse_other_formats(path: Path) -> None:

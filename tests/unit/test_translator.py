@@ -142,8 +142,11 @@ def test_it_opens_by_itself_closes_and_opens_again(make_bundle, make_frame):
     translate = Translator(make_bundle().root)
     translate.close()
     first = translate(make_frame())
+    engine = translate._engine
     translate.close()
     translate.close()
+    with pytest.raises(UsageError, match="is closed"):
+        engine.run({})
     np.testing.assert_array_equal(translate(make_frame()), first)
 
 
