@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, IO, cast
 
 from . import errors
 from .errors import BuildError, EdgeTurboError, InputError, MissingComponentError, UsageError
@@ -221,10 +221,10 @@ def _run(command: list[str], log: IO[bytes], watch: _Watch) -> int:
         )
     except OSError as error:
         raise BuildError(f"cannot start the builder's process: {error.strerror}", got=_memory()) from error
-    assert process.stdout is not None  # noqa: S101 - it was asked for as a pipe
-    with process.stdout:
+    output = cast("IO[str]", process.stdout)  # it was asked for as a pipe
+    with output:
         try:
-            for line in process.stdout:
+            for line in output:
                 watch.hear(line)
             return process.wait()
         finally:

@@ -12,6 +12,10 @@ from .errors import BundleError
 
 SCHEMA_VERSION = 1
 
+# The generator's tensors, by the names that every engine, and every user of a bare plan, knows them by.
+FRAME, IMAGE, NOISE, POSTERIOR_NOISE = "frame", "image", "noise", "posterior_noise"
+LATENT_CHANNELS = 4
+
 InputPrep = Literal["raw", "canny", "sketch"]
 Precision = Literal["fp32", "fp16"]
 Posterior = Literal["mean", "sample"]

@@ -91,7 +91,7 @@ def _refuse_unknown(wanted: str) -> None:
             "PyTorch runs a checkpoint, not a bundle",
             expected=", ".join(WANTED),
             got=wanted,
-            hint="turbo-export compares the two when it exports",
+            hint="turbo-run BUNDLE INPUT --engine pytorch --ckpt day2night.pkl",
         )
     if wanted not in WANTED:
         raise UsageError("no such engine", expected=", ".join(WANTED), got=wanted)

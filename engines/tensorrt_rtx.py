@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TYPE_CHECKING, cast
 
 from .base import Engine, TensorSpec
 from .cuda import DeviceBuffer, PinnedArray, Stream, driver_problem, require_bindings
@@ -323,8 +323,7 @@ class TensorRtRtxEngine(Engine):
     def _run(self, feeds: Tensors, out: Tensors | None) -> Tensors:
         import numpy as np
 
-        stream = self._stream
-        assert stream is not None  # noqa: S101 - an open engine has one; Engine.run refuses a closed engine
+        stream = cast("Stream", self._stream)  # an open engine has one; Engine.run refuses a closed engine
         for port in self._inputs:
             np.copyto(port.host.array, feeds[port.spec.name])
             stream.upload(port.host, port.device)

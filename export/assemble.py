@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from .base import BaseModel
 from .checkpoints import Checkpoint
-from .generator import Generator, GeneratorOptions, Networks
 from .lora import add_skip_convs, merge_unet, merge_vae
 from .recipe import Recipe
 from .scheduler import one_step
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from .generator import Generator
 
 
 def assemble(recipe: Recipe, checkpoint: Checkpoint, base: BaseModel, embedding: Tensor) -> Generator:
@@ -21,6 +22,8 @@ def assemble(recipe: Recipe, checkpoint: Checkpoint, base: BaseModel, embedding:
     Raises KeyMismatchError when the checkpoint was trained on another base model, BaseModelError for a base that
     cannot be used.
     """
+    from .generator import Generator, GeneratorOptions, Networks
+
     strength = 1.0 if recipe.strength is None else recipe.strength
     unet, vae = base.unet(), base.vae()
     add_skip_convs(vae)

@@ -41,8 +41,9 @@ def range_ledger(onnx: Path, taken: tuple[Sample, ...]) -> RangeLedger:
         for feed in batches(taken, engine.inputs):
             results = engine.run(feed)
             for name, probes in shadow.probes.items():
-                ends = [abs(float(results[probe])) for probe in probes]
-                largest[name] = max(largest.get(name, 0.0), *(math.inf if math.isnan(end) else end for end in ends))
+                highest, lowest, total = (float(results[probe]) for probe in probes)
+                reached = math.inf if math.isnan(total) else max(abs(highest), abs(lowest))
+                largest[name] = max(largest.get(name, 0.0), reached)
     tensors = [RangeEntry(name, stage_of(name), value) for name, value in largest.items()]
     entries = sorted([*tensors, *weights], key=lambda entry: (-entry.largest, entry.tensor))
     _refuse_overflow([entry for entry in entries if entry.largest > FP16_LIMIT])

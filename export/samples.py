@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engines.base import TensorSpec
+from ..engines.manifest import FRAME
 from ..runtime.image import load_frame, prepare
 from ..runtime.noise import TorchNormal
 from .demo import demo_frames
-from .trace import FRAME, GraphShape
+from .trace import GraphShape
 
 if TYPE_CHECKING:
     from ..engines.manifest import InputPrep

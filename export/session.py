@@ -153,7 +153,7 @@ class _Session:
         import onnx_ir as ir
 
         from .passes.half import Half
-        from .passes.specialise import Specialise
+        from .passes.specialise import Specialise, release
         from .passes.stage_names import StageNames
         from .precision import is_island
         from .trace import UNQUANTISED
@@ -169,7 +169,7 @@ class _Session:
                 half(model)
         with self._stage("save ONNX"):
             ir.save(model, root / ONNX, external_data=ONNX_DATA)
-        del model
+        release(model)
         gc.collect()
         return tuple(half.islands)
 

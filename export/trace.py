@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engines.base import TensorSpec
 from ..engines.errors import UsageError
+from ..engines.manifest import FRAME, IMAGE, LATENT_CHANNELS, NOISE, POSTERIOR_NOISE
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -18,12 +19,9 @@ if TYPE_CHECKING:
 DEFAULT_OPSET = 20  # parses from TensorRT 10.3 on; 23 brings fused Attention and GroupNormalization
 OPSETS = range(18, 24)  # what torch's exporter writes and the precision pass knows
 
-FRAME, IMAGE = "frame", "image"
-NOISE, POSTERIOR_NOISE = "noise", "posterior_noise"
 # The float tensor in [-1, 1], [B, 3, H, W], before quantisation to uint8. No output: the parity gate adds it as one.
 UNQUANTISED = "image_unquantised"
 
-LATENT_CHANNELS = 4
 _VAE_STRIDE = 8
 
 

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engines.errors import ParityError
-from ..engines.manifest import Parity
+from ..engines.manifest import IMAGE, NOISE, POSTERIOR_NOISE, Parity
 from ..engines.parity import psnr, ssim
 from .probe import probing
 from .samples import Sample, batches
-from .trace import IMAGE, NOISE, POSTERIOR_NOISE, UNQUANTISED
+from .trace import UNQUANTISED
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -8,11 +8,12 @@ same numbers are needed. Source: PyTorch's ``aten/src/ATen/native/cpu/Distributi
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..engines.errors import UsageError
+from ..engines.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,6 +79,19 @@ class TorchNormal:
 def randn(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
     """What ``torch.manual_seed(seed); torch.randn(shape)`` draws on a CPU, as a new float32 array of ``shape``."""
     return TorchNormal(seed).randn(shape)
+
+
+def load_noise(path: Path) -> NDArray[np.float32]:
+    """The array in a ``.npy`` file, never anything that would need unpickling. Raises InputError."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(
+            f"{path} is not a .npy file of numbers: {error}", hint="numpy.save('noise.npy', noise.astype('float32'))"
+        ) from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path} holds several arrays", expected="one array, saved by numpy.save")
+    return array
 
 
 def _box_muller(uniform: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -9,25 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..engines.base import TensorSpec
+from ..engines.base import Engine, TensorSpec
+from ..engines.bundle import Bundle
 from ..engines.errors import BundleError, UsageError
-from ..engines.select import choose, open_engine
+from ..engines.manifest import FRAME, IMAGE, LATENT_CHANNELS, NOISE, POSTERIOR_NOISE
+from ..engines.select import Choice, choose, open_engine
 from .image import Frame, prepare, refuse_unknown_rules, restore
 from .noise import TorchNormal
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..engines.base import Engine
-    from ..engines.bundle import Bundle
     from ..engines.manifest import Manifest
-    from ..engines.select import Choice
-
-FRAME, IMAGE, NOISE, POSTERIOR_NOISE = "frame", "image", "noise", "posterior_noise"
 
 # Drawn in this order from one seeded sequence, as the published scripts draw them.
 _NOISES = (NOISE, POSTERIOR_NOISE)
-_LATENT_CHANNELS = 4
 
 
 class Translator:
@@ -39,9 +35,15 @@ class Translator:
     """
 
     def __init__(
-        self, path: Path | str, *, engine: str = "auto", seed: int = 42, noise: NDArray[np.float32] | None = None
+        self,
+        path: Path | str,
+        *,
+        engine: str | Engine = "auto",
+        seed: int = 42,
+        noise: NDArray[np.float32] | None = None,
     ) -> None:
-        """``path`` is a bundle's folder, or its ``generator.onnx`` or a plan in it; ``engine`` as in ``turbo-run``.
+        """``path`` is a bundle's folder, or its ``generator.onnx`` or a plan in it; ``engine`` as in ``turbo-run``,
+        or an engine of the caller's own (``engines/pytorch.py``), which is opened and closed but not freed.
 
         A bundle with a ``noise`` input gets what ``torch.manual_seed(seed); torch.randn((1, 4, h, w))`` draws, every
         frame the same, so that no picture depends on which others it was translated with. ``noise``, float32
@@ -51,7 +53,8 @@ class Translator:
         Raises what ``engines.select.choose`` raises; UsageError for a seed or noise that does not fit; BundleError
         for a bundle that asks for something this version does not know.
         """
-        self.choice: Choice = choose(path, engine)
+        self._given = engine if isinstance(engine, Engine) else None
+        self.choice: Choice = choose(path, engine) if isinstance(engine, str) else _given_choice(path, engine)
         self.bundle: Bundle = self.choice.bundle
         self.reason: str = self.choice.reason
         refuse_unknown_rules(self.bundle.manifest.frame_rules)
@@ -119,7 +122,7 @@ class Translator:
 
     def _opened(self) -> Engine:
         if self._engine is None:
-            engine = open_engine(self.choice)
+            engine = self._given or open_engine(self.choice)
             engine.open()
             try:
                 _refuse_other_tensors(engine, self.bundle)
@@ -128,6 +131,10 @@ class Translator:
                 raise
             self._engine = engine
         return self._engine
+
+
+def _given_choice(path: Path | str, engine: Engine) -> Choice:
+    return Choice(engine.backend, Bundle.open(path), None, f"{engine.backend}, as given")
 
 
 def _refuse_other_than_frames(frame: Frame, dimensions: tuple[int, ...] = (3, 4)) -> None:
@@ -148,7 +155,7 @@ def _refuse_unknown_tensors(bundle: Bundle) -> None:
     inputs = {spec.name: spec for spec in manifest.inputs}
     known = {FRAME: TensorSpec(FRAME, "uint8", picture)}
     for name in (name for name in _NOISES if name in inputs):
-        known[name] = TensorSpec(name, "float32", (model.batch, _LATENT_CHANNELS, *inputs[name].shape[2:]))
+        known[name] = TensorSpec(name, "float32", (model.batch, LATENT_CHANNELS, *inputs[name].shape[2:]))
     outputs = (TensorSpec(IMAGE, "uint8", picture),)
     if inputs != known or manifest.outputs != outputs or any(len(spec.shape) != 4 for spec in inputs.values()):
         raise BundleError(

@@ -72,12 +72,18 @@ def make_unet() -> UNet2DConditionModel:
 
 
 def init_gentle(vae: AutoencoderKL, unet: UNet2DConditionModel) -> None:
-    """Start with a small eps and undo the 80-fold gain of x0 / 0.18215, so that activations stay modest in FP16."""
+    """Start near a dark picture, with a small eps, and undo the 80-fold gain of x0 / 0.18215."""
+    init_quiet(unet)
+    with torch.no_grad():
+        vae.post_quant_conv.weight.mul_(1.0 / 15.0)
+        vae.decoder.conv_out.bias.fill_(-0.8)  # about the mean of a night picture
+
+
+def init_quiet(unet: UNet2DConditionModel) -> None:
+    """Start with a small eps, so that activations stay modest in FP16."""
     with torch.no_grad():
         unet.conv_out.weight.mul_(0.02)
         unet.conv_out.bias.zero_()
-        vae.post_quant_conv.weight.mul_(1.0 / 15.0)
-        vae.decoder.conv_out.bias.fill_(-0.8)  # about the mean of a night picture
 
 
 def encode(vae: AutoencoderKL, frame: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -43,6 +43,8 @@ class Half(InPlacePass):
         for name, value in list(model.graph.initializers.items()):
             if not value.uses():
                 del model.graph.initializers[name]
+                # Rewrite rules may still know the value (see release); only its twin shall keep the weight.
+                value.const_value = None
         return PassResult(model, modified=True)
 
     def ensures(self, model: ir.Model) -> None:

@@ -12,19 +12,21 @@ _MOVERS = frozenset(
     {"Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Resize", "Slice", "Split", "Squeeze", "Transpose",
      "Unsqueeze"}
 )  # fmt: skip
+_PROBES = ("ReduceMax", "ReduceMin", "ReduceSum")
 # Element-wise and bounded by their input or by one.
 _BOUNDED = frozenset({"Clip", "Sigmoid", "Softmax", "Tanh"})
 
 
 @dataclass
 class Shadow(InPlacePass):
-    """Computes every FP16 tensor in FP32, from the same FP16 weights, and makes two numbers of each the only outputs.
+    """Computes every FP16 tensor in FP32, from the same FP16 weights, and makes three numbers of each the only outputs.
 
-    ``probes``, filled by the call: for each tensor's name the names of its maximum's and its minimum's output. Tensors
-    that only repeat others, or are bounded by one, have none. Ensures: no node computes in FP16.
+    ``probes``, filled by the call: for each tensor's name the names of the outputs with its maximum, its minimum and
+    its sum, which is NaN where a maximum may pass over one. Tensors that only repeat others, or are bounded by one,
+    have none. Ensures: no node computes in FP16.
     """
 
-    probes: dict[str, tuple[str, str]] = field(default_factory=dict)
+    probes: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def call(self, model: ir.Model) -> PassResult:
         half = [node for node in model.graph if node.outputs[0].dtype == ir.DataType.FLOAT16]
@@ -33,7 +35,7 @@ class Shadow(InPlacePass):
         model.graph.outputs.clear()
         for node in probed:
             for value in node.outputs:
-                self.probes[str(value.name)] = (_probe(model, value, "ReduceMax"), _probe(model, value, "ReduceMin"))
+                self.probes[str(value.name)] = tuple(_probe(model, value, operator) for operator in _PROBES)
         return PassResult(model, modified=True)
 
     def ensures(self, model: ir.Model) -> None:

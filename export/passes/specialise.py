@@ -18,11 +18,14 @@ class Specialise(InPlacePass):
     """Ensures: no node depends on constants alone, no node is without effect."""
 
     def call(self, model: ir.Model) -> PassResult:
-        before = len(model.graph)
+        before, weights = len(model.graph), list(model.graph.initializers.values())
         optimizer.optimize_ir(
             model, num_iterations=_ROUNDS, onnx_shape_inference=True, stop_if_no_change=True,
             input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT,
         )  # fmt: skip
+        for value in weights:
+            if not value.is_initializer():
+                value.const_value = None  # folded away; see release for who would keep it
         return PassResult(model, modified=len(model.graph) != before)
 
     def ensures(self, model: ir.Model) -> None:
@@ -41,3 +44,12 @@ def constant_nodes(model: ir.Model) -> list[ir.Node]:
         else:
             varying.update(node.outputs)
     return constant
+
+
+def release(model: ir.Model) -> None:
+    """Let go of the weights of a model that was saved. It cannot be used any more.
+
+    onnxscript's rewrite rules keep the last graph they matched for as long as the process lives, and with it gigabytes.
+    """
+    for value in model.graph.initializers.values():
+        value.const_value = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
+from collections.abc import Iterator
 
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult, PostconditionError
@@ -38,6 +39,9 @@ class StageNames(InPlacePass):
                     output.name = node.name if len(node.outputs) == 1 else f"{node.name}.{index}"
         _name_weights(model)
         ClearMetadataAndDocStringPass()(model)
+        for value in _values(model):
+            value.metadata_props.clear()
+            value.doc_string = None
         model.producer_name, model.producer_version = "edgeturbo", None
         model.graph.name = "generator"
         return PassResult(model, modified=True)
@@ -46,8 +50,15 @@ class StageNames(InPlacePass):
         nameless = [node.name for node in model.graph if stage_of(node.name) not in STAGES]
         if nameless:
             raise PostconditionError(f"{len(nameless)} nodes belong to no stage: {nameless[:10]}")
-        if any(node.metadata_props for node in model.graph):
+        if any(item.metadata_props for item in (*model.graph, *_values(model))):
             raise PostconditionError("metadata is left")
+
+
+def _values(model: ir.Model) -> Iterator[ir.Value]:
+    yield from model.graph.inputs
+    yield from model.graph.initializers.values()
+    for node in model.graph:
+        yield from node.outputs
 
 
 def _scopes(model: ir.Model) -> dict[ir.Node, str]:

@@ -1,29 +1,33 @@
-"""What the export tests share: tiny models written once, opened goldens, and the only two exports they make."""
+"""What the export tests share: tiny models written once, graphs made by hand, and the only three exports they make."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
 import torch
-from edgeturbo.benchmarks import synthetic
 from edgeturbo.engines.errors import RangeError
 from edgeturbo.export.base import BaseModel, open_base
-from edgeturbo.export.demo import demo_base
 from edgeturbo.export.recipe import ExportOptions
 from edgeturbo.export.session import Event, ExportReport, export_bundle
 from tiny import GOLDEN, GOLDEN_BASE, Tiny
 
 PROMPT = "a prompt"
 
+# Tiny tensors gain nothing from a second thread, and wait for it on a busy machine.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    if not demo_base().exists():
-        synthetic.demo_base = lambda: GOLDEN_BASE
     return Tiny(tmp_path_factory.mktemp("tiny"))
 
 
@@ -102,10 +106,67 @@ def tiny_options(tiny: Tiny, out: Path) -> ExportOptions:
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Child:
+    """An export of ``tiny_options`` that runs in a process of its own, into ``out``."""
+
+    out: Path
+    process: subprocess.Popen[str]
+
+
 @pytest.fixture(scope="session")
-def exported(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory, overflow: Overflow) -> Exported:
+def child(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
+    """It is only begun here, so that it runs beside the exports of this process."""
+    out = tmp_path_factory.mktemp("child") / "bundle"
+    code = (
+        "from pathlib import Path; from edgeturbo.export.recipe import ExportOptions; "
+        "from edgeturbo.export.session import export_bundle; "
+        f"export_bundle(ExportOptions(**{vars(tiny_options(tiny, out))!r}))"
+    ).replace("PosixPath(", "Path(")
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
+        yield Child(out, process)
+        process.kill()
+
+
+@pytest.fixture(scope="session")
+def exported(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory, child: Child, overflow: Overflow) -> Exported:
     """A tiny FP32 bundle. It is traced second in this process, after ``overflow``: that must not show in its bytes."""
+    assert child.process
     assert overflow.error
     options = tiny_options(tiny, tmp_path_factory.mktemp("exported") / "bundle")
     events: list[Event] = []
     return Exported(options, export_bundle(options, events.append), events)
+
+
+Node = tuple[str, list[str], str, dict[str, Any]]
+
+
+@pytest.fixture
+def graph() -> Callable[..., ir.Model]:
+    """A graph made by hand, in FP32: nodes are (operator, inputs, name of node and output, attributes)."""
+
+    def make(
+        nodes: list[Node],
+        weights: dict[str, Any] | None = None,
+        *,
+        frame: tuple[int, ...] = (1, 2, 4, 3),
+        output: tuple[int, tuple[int, ...] | None] = (onnx.TensorProto.UINT8, (1, 2, 4, 3)),
+    ) -> ir.Model:
+        made = [
+            onnx.helper.make_node(operator, inputs, [name], name=name, **attributes)
+            for operator, inputs, name, attributes in nodes
+        ]
+        model = onnx.helper.make_model(
+            onnx.helper.make_graph(
+                made,
+                "generator",
+                [onnx.helper.make_tensor_value_info("frame", onnx.TensorProto.UINT8, frame)],
+                [onnx.helper.make_tensor_value_info(nodes[-1][2], *output)],
+                [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in (weights or {}).items()],
+            ),
+            opset_imports=[onnx.helper.make_opsetid("", 20)],
+            ir_version=10,
+        )
+        return ir.from_proto(onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True))
+
+    return make

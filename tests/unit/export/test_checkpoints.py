@@ -1,4 +1,4 @@
-"""Readers: told apart by keys, both peft spellings, the scale that no file stores, and refusals that name what is off."""
+"""Readers: told apart by keys, both peft spellings, the scale that no file stores, and what refusals name."""
 
 from __future__ import annotations
 

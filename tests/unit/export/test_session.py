@@ -1,0 +1,222 @@
+"""An export from end to end: what it reports, what it writes, and that a refusal leaves everything as it was."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from edgeturbo.engines.bundle import ONNX, ONNX_DATA, Bundle
+from edgeturbo.engines.errors import CheckpointError, MissingComponentError, OutputExistsError, UsageError
+from edgeturbo.engines.onnxruntime import OnnxRuntimeEngine
+from edgeturbo.export.base import open_base
+from edgeturbo.export.recipe import ExportOptions
+from edgeturbo.export.samples import Sample, samples
+from edgeturbo.export.session import export_bundle
+from edgeturbo.export.stages import stage_of
+from edgeturbo.export.trace import GraphShape
+from edgeturbo.export.verify import bundle_outputs
+from PIL import Image
+
+STAGES = [
+    "read checkpoint", "open base model", "encode prompt", "merge", "trace", "specialise", "save ONNX",
+    "PyTorch reference", "parity", "seal",
+]  # fmt: skip
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_report_times_every_stage_in_the_order_of_the_events(exported):
+    assert [event.text for event in exported.events if event.kind == "stage"] == STAGES
+    assert list(exported.report.seconds) == STAGES
+    assert all(seconds >= 0 for seconds in exported.report.seconds.values())
+    notes = [event.text for event in exported.events if event.kind == "note"]
+    assert tuple(notes) == exported.report.notes
+    assert notes[0].startswith("not in the checkpoint: unet.conv_in")
+    assert exported.report.warnings == ()
+
+
+def test_the_bundle_is_whole_and_nothing_else_is_left(exported):
+    assert [path.name for path in exported.root.parent.iterdir()] == ["bundle"]
+    written = {path.relative_to(exported.root).as_posix() for path in exported.root.rglob("*") if path.is_file()}
+    goldens = {f"goldens/{i}_{kind}.png" for i in (0, 1) for kind in ("frame", "image")}
+    assert written == {"manifest.json", ONNX, ONNX_DATA, *goldens}
+    bundle = Bundle.open(exported.root)
+    assert bundle == exported.report.bundle
+    for name in bundle.manifest.files:
+        bundle.verified(name)
+
+
+def test_the_manifest_says_what_was_made(exported):
+    manifest = exported.report.bundle.manifest
+    model = manifest.model
+    assert (model.family, model.direction, model.prompt, model.strength) == ("cyclegan-turbo", "a2b", "a prompt", None)
+    assert (model.width, model.height, model.batch, model.precision, model.opset) == (64, 64, 1, "fp32", 20)
+    assert [(spec.name, spec.dtype, spec.shape) for spec in (*manifest.inputs, *manifest.outputs)] == [
+        ("frame", "uint8", (1, 64, 64, 3)),
+        ("image", "uint8", (1, 64, 64, 3)),
+    ]
+    assert manifest.fp32_islands == ()
+    assert manifest.range_ledger is None
+
+
+def test_the_manifest_holds_the_gates_figures(exported):
+    parity = exported.report.bundle.manifest.parity
+    assert parity.frames == 1
+    assert 0 < parity.max_abs <= 1e-4
+    assert parity.psnr_db is None or parity.psnr_db > 60
+    assert parity.ssim > 0.999
+    assert 20 < parity.bf16_psnr_db < 80
+
+
+def test_the_provenance_is_right(exported, tiny):
+    provenance = exported.report.bundle.manifest.provenance
+    assert (provenance.checkpoint, provenance.checkpoint_sha256) == (tiny.cyclegan().name, digest(tiny.cyclegan()))
+    assert (provenance.base, provenance.base_revision) == (str(tiny.base), open_base(str(tiny.base)).revision)
+    assert provenance.command == "turbo-export …"
+    assert {"edgeturbo", "torch", "diffusers", "peft", "onnx", "onnxruntime"} <= provenance.tools.keys()
+    assert "unet.conv_in" in provenance.omissions[0]
+
+
+def test_the_goldens_are_what_the_bundle_computes(exported):
+    with OnnxRuntimeEngine(exported.root / ONNX) as engine:
+        for index in (0, 1):
+            frame, image = (
+                np.asarray(Image.open(exported.root / "goldens" / f"{index}_{kind}.png")) for kind in ("frame", "image")
+            )
+            difference = np.abs(engine.run({"frame": frame[None]})["image"][0].astype(int) - image)
+            # The gate's session runs with other kernels, so a value near a step may fall on its other side.
+            assert difference.max() <= 1
+            assert (difference == 0).mean() >= 0.999
+
+
+def test_the_image_is_the_unquantised_one_truncated(exported):
+    (sample,) = samples(GraphShape(64, 64, 1, noise=False, posterior_noise=False), "raw", 1)
+    outputs = bundle_outputs(exported.root / ONNX, (sample,))
+    expected = np.floor((outputs.unquantised[0] * np.float32(0.5) + np.float32(0.5)) * np.float32(255))
+    assert np.array_equal(outputs.images[0], expected.transpose(1, 2, 0).astype(np.uint8))
+    assert not list(exported.root.glob(".*"))
+
+
+def test_the_same_export_gives_the_same_bytes_after_another_one_and_in_another_process(exported, child):
+    _, errors = child.process.communicate()
+    assert child.process.returncode == 0, errors
+    for name in (ONNX, ONNX_DATA):
+        assert digest(child.out / name) == digest(exported.root / name), name
+
+
+def test_an_overflow_fails_the_export_by_name_and_leaves_the_earlier_bundle(overflow):
+    assert overflow.error.exit_code == 5
+    name, _, reached = overflow.error.got.split(";")[0].partition(" reaches ")
+    assert stage_of(name) == "vae_decoder"
+    assert "up_blocks.1.resnets.1.conv1" in overflow.error.got
+    assert float(reached.replace(",", "")) > 65504
+    assert overflow.error.hint == "--precision fp32"
+    assert overflow.after == overflow.before
+
+
+def refused(tmp_path: Path, out: Path, **options: object) -> ExportOptions:
+    """Options whose checkpoint does not even exist: what is raised shows what is looked at first."""
+    return ExportOptions(tmp_path / "missing.pkl", out, engine="onnx", **options)
+
+
+def test_something_at_out_is_refused_before_any_work(tmp_path):
+    out, events = tmp_path / "out", []
+    out.mkdir()
+    (out / "manifest.json").write_text("{}")
+    with pytest.raises(OutputExistsError, match="exists") as caught:
+        export_bundle(refused(tmp_path, out), events.append)
+    assert "--force" in caught.value.hint
+    assert events == []
+    with pytest.raises(CheckpointError, match=r"missing\.pkl is not a file"):
+        export_bundle(refused(tmp_path, out, force=True))
+    assert (out / "manifest.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("force", [True, False])
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_is_no_bundle_is_never_replaced(tmp_path, force, kind):
+    out = tmp_path / "out"
+    thesis = out / "thesis.tex" if kind == "folder" else out
+    thesis.parent.mkdir(exist_ok=True)
+    thesis.write_text("years of work")
+    with pytest.raises(OutputExistsError, match="is not a bundle"):
+        export_bundle(refused(tmp_path, out, force=force))
+    assert thesis.read_text() == "years of work"
+
+
+def test_an_empty_folder_is_no_obstacle_and_stays_when_the_export_fails(tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(CheckpointError):
+        export_bundle(refused(tmp_path, tmp_path / "out"))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_impossible_options_are_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(UsageError, match="--batch 0"):
+        export_bundle(refused(tmp_path, tmp_path / "out", batch=0))
+
+
+def test_a_tensorrt_plan_is_not_promised(tmp_path):
+    options = replace(refused(tmp_path, tmp_path / "out"), engine="tensorrt")
+    with pytest.raises(MissingComponentError) as caught:
+        export_bundle(options)
+    assert "--engine onnx" in caught.value.hint
+
+
+WITHOUT_PEFT = """
+import sys
+from pathlib import Path
+
+class Hidden:
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] == "peft" else self.finder.find_spec(name, path, target)
+
+sys.meta_path = [Hidden(finder) if hasattr(finder, "find_spec") else finder for finder in sys.meta_path]
+from edgeturbo.engines.errors import MissingComponentError
+from edgeturbo.export.recipe import ExportOptions
+from edgeturbo.export.session import export_bundle
+try:
+    export_bundle(ExportOptions(Path("missing.pkl"), Path("nowhere"), engine="onnx"))
+except MissingComponentError as error:
+    print(error)
+    raise SystemExit(error.exit_code)
+"""
+
+
+def test_a_missing_package_is_named_with_what_installs_it():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_PEFT], capture_output=True, text=True, check=False)
+    assert done.returncode == 4, done.stderr
+    assert "packages that are not installed: peft" in done.stdout
+    assert 'pip install "edgeturbo[export,cpu]"' in done.stdout
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_samples_are_always_the_same_and_as_many_as_asked_for(count):
+    shape = GraphShape(64, 32, 1, noise=True, posterior_noise=True)
+    first, again = samples(shape, "raw", count), samples(shape, "raw", count)
+    assert len(first) == count
+    for one, other in zip(first, again, strict=True):
+        assert isinstance(one, Sample)
+        assert np.array_equal(one.frame, other.frame)
+        assert one.frame.shape == (32, 64, 3)
+        assert one.noises.keys() == {"noise", "posterior_noise"}
+    assert len({sample.frame.tobytes() for sample in first}) == count
+    assert not np.array_equal(first[0].noises["noise"], first[0].noises["posterior_noise"])
+
+
+def test_an_exported_graph_has_static_shapes_throughout(exported):
+    model = ir.load(exported.root / ONNX)
+    for node in model.graph:
+        for output in node.outputs:
+            assert output.shape is not None, node.name
+            assert all(isinstance(size, int) for size in output.shape), node.name

@@ -1,0 +1,114 @@
+"""The parity gate on made-up outputs: what passes, what is warned of and what is refused."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from edgeturbo.engines.errors import ParityError
+from edgeturbo.engines.manifest import Parity
+from edgeturbo.export.verify import Outputs, ReferenceOutputs, compare, refuse_departure
+
+
+def outputs(*unquantised: np.ndarray) -> Outputs:
+    """Pictures as the generator quantises them."""
+    levels = [np.nan_to_num(image).clip(-1, 1) * 127.5 + 127.5 for image in unquantised]
+    return Outputs(tuple(np.uint8(image).transpose(1, 2, 0) for image in levels), unquantised)
+
+
+@pytest.fixture
+def smooth():
+    """[3, 32, 40] in [-0.5, 0.5]."""
+    ramp = np.linspace(-0.5, 0.5, 32 * 40, dtype=np.float32).reshape(32, 40)
+    return np.stack([ramp, ramp[::-1], ramp * 0.5])
+
+
+def made_up(max_abs: float = 0.01, psnr_db: float | None = 50.0) -> Parity:
+    return Parity("reference", 1, max_abs, psnr_db, 1.0, None, None)
+
+
+def test_an_equal_bundle_is_equal(smooth):
+    reference = outputs(smooth)
+    parity = compare(outputs(smooth.copy()), ReferenceOutputs(reference, reference))
+    assert (parity.frames, parity.max_abs, parity.psnr_db, parity.ssim) == (1, 0.0, None, 1.0)
+    assert parity.bf16_psnr_db is None
+    assert refuse_departure(parity, "fp32") is None
+    assert refuse_departure(parity, "fp16") is None
+
+
+@pytest.mark.parametrize(("difference", "passes"), [(0.9e-4, True), (1.1e-4, False)])
+def test_fp32_is_held_to_one_in_ten_thousand(smooth, difference, passes):
+    other = smooth.copy()
+    other[1, 7, 9] -= difference
+    reference = outputs(smooth)
+    parity = compare(outputs(other), ReferenceOutputs(reference, reference))
+    assert parity.max_abs == pytest.approx(difference, rel=1e-2)
+    if passes:
+        assert refuse_departure(parity, "fp32") is None
+        return
+    with pytest.raises(ParityError, match="nothing was written") as caught:
+        refuse_departure(parity, "fp32")
+    assert caught.value.exit_code == 5
+    assert "0.0001" in caught.value.expected
+    assert caught.value.got == "0.00011"
+
+
+def test_fp16_is_held_to_its_floor_warned_below_its_target_and_silent_above():
+    with pytest.raises(ParityError) as caught:
+        refuse_departure(made_up(psnr_db=34.9), "fp16")
+    assert (caught.value.expected, caught.value.got) == ("PSNR of at least 35 dB", "34.9 dB")
+    assert "36.0 dB" in refuse_departure(made_up(psnr_db=36.0), "fp16")
+    assert refuse_departure(made_up(psnr_db=41.0), "fp16") is None
+
+
+def test_the_psnr_is_measured_on_the_pictures_and_of_the_worst_frame(smooth):
+    reference = outputs(smooth, smooth)
+    worse = outputs(smooth, smooth)
+    images = (worse.images[0], worse.images[1] + np.uint8(2))
+    parity = compare(Outputs(images, worse.unquantised), ReferenceOutputs(reference, reference))
+    assert parity.frames == 2
+    assert parity.psnr_db == round(20 * math.log10(255 / 2), 2)
+    assert parity.ssim < 1.0
+    assert parity.max_abs == 0.0
+
+
+def test_bf16_is_measured_beside_it(smooth):
+    reference = outputs(smooth)
+    bf16 = Outputs((reference.images[0] + np.uint8(1),), reference.unquantised)
+    parity = compare(reference, ReferenceOutputs(reference, bf16))
+    assert parity.psnr_db is None
+    assert parity.bf16_psnr_db == round(20 * math.log10(255), 2)
+    assert parity.bf16_ssim < 1.0
+
+
+def test_frames_beyond_the_references_do_not_count(smooth):
+    reference = outputs(smooth)
+    assert compare(outputs(smooth, -smooth), ReferenceOutputs(reference, reference)).max_abs == 0.0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("frame", [0, 1])
+def test_one_number_that_is_none_fails_in_every_precision(smooth, precision, value, frame):
+    broken = [smooth.copy(), smooth.copy()]
+    broken[frame][0, 0, 0] = value
+    reference, fine = outputs(smooth, smooth), outputs(smooth, smooth)
+    # The pictures are equal: quantisation has hidden it.
+    got = Outputs(fine.images, tuple(broken))
+    parity = compare(got, ReferenceOutputs(reference, reference))
+    assert parity.psnr_db is None
+    with pytest.raises(ParityError):
+        refuse_departure(parity, precision)
+
+
+def test_a_psnr_that_is_no_number_fails():
+    with pytest.raises(ParityError):
+        refuse_departure(made_up(psnr_db=math.nan), "fp16")
+
+
+def test_pictures_too_small_for_ssim_are_equal_or_not(smooth):
+    small = smooth[:, :8, :8]
+    reference = outputs(small)
+    assert compare(outputs(small), ReferenceOutputs(reference, reference)).ssim == 1.0
+    assert compare(outputs(-small), ReferenceOutputs(reference, reference)).ssim == 0.0
