@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, IO, cast
+from typing import IO, Any, cast
 
 from . import errors
 from .errors import BuildError, EdgeTurboError, InputError, MissingComponentError, UsageError

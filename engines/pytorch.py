@@ -44,7 +44,8 @@ class PyTorchEngine(Engine):
         import torch
 
         with torch.inference_mode():
-            result: Any = self._module(**{name: torch.from_numpy(value) for name, value in feeds.items()})
+            # A copy: a tensor cannot share a read-only array, such as a decoded picture, without a warning.
+            result: Any = self._module(**{name: torch.tensor(value) for name, value in feeds.items()})
         image = result.cpu().numpy()
         if out is None:
             return {self._output.name: image}

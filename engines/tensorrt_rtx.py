@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from .base import Engine, TensorSpec
 from .cuda import DeviceBuffer, PinnedArray, Stream, driver_problem, require_bindings

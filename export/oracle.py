@@ -48,7 +48,7 @@ def pytorch_engine(bundle_path: Path, ckpt: Path, base: str) -> PyTorchEngine:
     checkpoint, opened = read_checkpoint(ckpt), open_base(base)
     model = manifest.model
     embedding = encode_prompt(opened, model.prompt)
-    with torch.inference_mode():
+    with torch.no_grad():  # not inference_mode: convolutions ask a weight for its version, which it then lacks
         reference = Reference(opened, checkpoint, model.direction, embedding, model.strength)
     module = _FrameReference(reference, signed=manifest.frame_rules.resize == "squash")
     return PyTorchEngine(module, manifest.inputs, manifest.outputs[0])

@@ -88,9 +88,9 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
 
 
 def _reason(error: Exception) -> str:
-    """What torch's unpickler itself says, without torch.load's advice to load the file unguarded."""
+    """What torch's unpickler itself says, without its advice on how to load the file all the same."""
     inner = error.__context__ if isinstance(error, pickle.UnpicklingError) else None
-    reason = first_line(inner or error)
+    reason = first_line(inner or error).partition(" Please use ")[0]
     return "torch.load refuses it" if "weights_only" in reason else reason
 
 

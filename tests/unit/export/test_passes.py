@@ -219,6 +219,22 @@ def test_half_keeps_a_weight_in_both_types_where_both_are_taken(graph):
     assert {name: value.dtype for name, value in model.graph.initializers.items()} == {"w": FLOAT, "w.fp16": FLOAT16}
 
 
+def test_half_leaves_what_is_no_float_as_it_is(graph):
+    model = graph(
+        [
+            ("Cast", ["frame"], "frame_in/Cast_0", TO_FLOAT),
+            ("Greater", ["frame_in/Cast_0", "w"], "unet/Greater_0", {}),
+            ("Where", ["unet/Greater_0", "frame_in/Cast_0", "w"], "unet/Where_0", {}),
+            ("Cast", ["unet/Where_0"], "image", TO_UINT8),
+        ],
+        {"w": np.float32(2)},
+    )
+    Half(is_island)(model)
+    where = model.graph[-2]
+    assert [value.dtype for value in where.inputs] == [ir.DataType.BOOL, FLOAT16, FLOAT16]
+    assert where.outputs[0].dtype == FLOAT16
+
+
 def test_half_is_not_applied_twice(graph):
     model = hand_made(graph)
     Half(is_island)(model)

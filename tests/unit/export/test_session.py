@@ -220,3 +220,17 @@ def test_an_exported_graph_has_static_shapes_throughout(exported):
         for output in node.outputs:
             assert output.shape is not None, node.name
             assert all(isinstance(size, int) for size in output.shape), node.name
+
+
+def test_the_oracle_shows_what_the_bundle_is_held_to(exported, tiny):
+    from edgeturbo.export.oracle import pytorch_engine
+
+    frame = np.asarray(Image.open(exported.root / "goldens" / "0_frame.png"))[None]
+    with (
+        pytorch_engine(exported.root, tiny.cyclegan(), str(tiny.base)) as oracle,
+        OnnxRuntimeEngine(exported.root / ONNX) as engine,
+    ):
+        difference = np.abs(oracle.run({"frame": frame})["image"].astype(int) - engine.run({"frame": frame})["image"])
+    assert difference.max() <= 1
+    with pytest.raises(UsageError, match="is not the checkpoint that this bundle was made from"):
+        pytorch_engine(exported.root, tiny.cyclegan(rank_unet=16), str(tiny.base))
