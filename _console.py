@@ -71,9 +71,10 @@ class Console:
 
         def show(stage: str, _: float | None) -> None:
             nonlocal last
-            if stage != last:
-                self.note(f"{stage} …")
-                last = stage
+            main = stage.partition(":")[0]
+            if main != last:
+                self.note(f"{main} …")
+                last = main
 
         return show
 

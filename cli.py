@@ -87,7 +87,7 @@ def export(
     console = Console(as_json, quiet, debug)
     with console.reporting_errors():
         from .export.recipe import ExportOptions
-        from .export.session import Event, export_bundle
+        from .export.session import export_bundle, telling
 
         width, height = _size(size)
         options = ExportOptions(
@@ -97,14 +97,7 @@ def export(
             command=_command(),
         )  # fmt: skip
         with console.progress() as show:
-
-            def hear(event: Event) -> None:
-                if event.kind == "stage":
-                    show(event.text, event.fraction)
-                else:
-                    (console.warn if event.kind == "warning" else console.note)(event.text)
-
-            report = export_bundle(options, hear)
+            report = export_bundle(options, telling(console, show))
         _tell_export(console, report)
 
 

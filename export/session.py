@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import metadata, util
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from .. import __version__
 from ..engines.build import BuildProgress, BuildRequest, build_plan
@@ -45,6 +45,28 @@ class Event:
     kind: Literal["stage", "note", "warning"]
     text: str
     fraction: float | None = None
+
+
+class Teller(Protocol):
+    """Whoever can pass a line on to the user."""
+
+    def note(self, text: str) -> None: ...
+
+    def warn(self, text: str) -> None: ...
+
+
+def telling(teller: Teller, show: Callable[[str, float | None], None]) -> Callable[[Event], None]:
+    """A listener for ``export_bundle`` that shows stages with ``show`` and tells the rest to ``teller``."""
+
+    def hear(event: Event) -> None:
+        if event.kind == "stage":
+            show(event.text, event.fraction)
+        elif event.kind == "warning":
+            teller.warn(event.text)
+        else:
+            teller.note(event.text)
+
+    return hear
 
 
 @dataclass(frozen=True)
@@ -152,6 +174,7 @@ class _Session:
         """Write the ONNX files into ``root``; return the names of the nodes that stay in FP32."""
         import onnx_ir as ir
 
+        from .passes.exact_norm import ExactNorm
         from .passes.half import Half
         from .passes.specialise import Specialise, release
         from .passes.stage_names import StageNames
@@ -165,8 +188,7 @@ class _Session:
             StageNames(frozenset({UNQUANTISED}))(model)
             # It was an output so that it got its name and type; it is none of the generator's.
             model.graph.outputs.pop()
-            if self.options.precision == "fp16":
-                half(model)
+            (half if self.options.precision == "fp16" else ExactNorm())(model)
         with self._stage("save ONNX"):
             ir.save(model, root / ONNX, external_data=ONNX_DATA)
         release(model)

@@ -19,7 +19,10 @@ def encode_prompt(base: BaseModel, prompt: str) -> torch.Tensor:
     """
     import torch
     from transformers import AutoTokenizer, CLIPTextModel
+    from transformers.utils import logging
 
+    # Its bar for loading weights would stand in the middle of ours, and in what --quiet prints.
+    logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(base.folder, subfolder="tokenizer", local_files_only=True)
         encoder = CLIPTextModel.from_pretrained(

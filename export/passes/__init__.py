@@ -1,5 +1,5 @@
 """Rewrites of the generator's graph: each one noun, with what it requires of the graph and what it ensures.
 
 They are onnx-ir passes, so ``requires`` and ``ensures`` are checked on every run. Order: Specialise, StageNames,
-and for FP16 Half (``export/precision.py`` chooses its islands).
+then Half for FP16 (``export/precision.py`` chooses its islands) or ExactNorm for FP32. Shadow serves the range ledger.
 """

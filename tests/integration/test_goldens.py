@@ -86,7 +86,10 @@ def test_fp32_is_the_published_implementation(turbo: Turbo, tmp_path: Path, gold
     assert np.abs(unquantised(bundle, golden) - golden_output(golden)).max() <= 1e-4
     if golden.frame is None:
         return
-    ended = turbo("turbo-run", tmp_path / "bundle", GOLDEN / golden.frame, tmp_path / "image.png")
+    noise = np.load(GOLDEN / f"{golden.arrays}.npz").get("noise", np.empty(0))
+    np.save(tmp_path / "noise.npy", noise)
+    more = ("--noise", tmp_path / "noise.npy") if noise.size else ()
+    ended = turbo("turbo-run", tmp_path / "bundle", GOLDEN / golden.frame, tmp_path / "image.png", *more)
     assert ended.code == 0, ended.err
     image, expected = (
         np.asarray(Image.open(path), dtype=int) for path in (tmp_path / "image.png", GOLDEN / golden.image)

@@ -1,0 +1,174 @@
+"""``make full-size``: exports at SD-Turbo's true size with random weights: what they cost in time, memory and disk.
+
+Weights of the right sizes and scales stand in for the published ones, which this repository does not hold: seconds,
+bytes and whether it all fits are real, the pictures mean nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .._console import Console
+from ..export.demo import demo_frames
+from .synthetic import SD_TURBO, write_base, write_cyclegan, write_pix2pix
+
+_TARGET = "sm_89"
+_GATES = ("range ledger", "PyTorch reference", "parity")
+_SECONDS_BETWEEN_LOOKS = 0.2
+_PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Case:
+    """One checkpoint to export, and the flags it needs."""
+
+    name: str
+    flags: tuple[str, ...]
+
+
+CASES = (
+    Case("cyclegan", ("--direction", "a2b", "--prompt", "driving in the night")),
+    Case("pix2pix", ("--prompt", "a photo of a cat")),
+)
+
+
+@dataclass
+class Watch:
+    """The largest sum of resident memory, in bytes, over a process and its descendants, looked at every 0.2 s."""
+
+    process: subprocess.Popen[str]
+    peak: int = 0
+    _ended: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> Watch:
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._ended.wait(_SECONDS_BETWEEN_LOOKS):
+            self.peak = max(self.peak, sum(resident(pid) for pid in family(self.process.pid)))
+
+
+def resident(pid: int) -> int:
+    """Resident bytes of a process, file mappings included; 0 when it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
+    except (OSError, IndexError):
+        return 0
+
+
+def family(pid: int) -> list[int]:
+    """A process and its descendants, by /proc."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    except OSError:
+        return [pid]
+    return [pid, *(descendant for child in children for descendant in family(int(child)))]
+
+
+def main(
+    work: Annotated[Path, typer.Option(help="Where to put 11 GB of weights and bundles.")] = Path("full-size"),
+    results: Annotated[Path, typer.Option(help="Where to put the figures.")] = Path("benchmarks/results"),
+) -> None:
+    """Write a base and checkpoints of both families, export each at 512x512 FP16, run one frame, record the costs."""
+    console = Console()
+    with console.reporting_errors():
+        work.mkdir(parents=True, exist_ok=True)
+        _write_weights(console, work)
+        figures = [_measure(console, work, case) for case in CASES]
+        results.mkdir(parents=True, exist_ok=True)
+        target = results / "full_size.json"
+        target.write_text(
+            json.dumps({"environment": _environment(), "exports": figures}, indent=2) + "\n", encoding="utf-8"
+        )
+        console.say(str(target))
+
+
+def _write_weights(console: Console, work: Path) -> None:
+    if (work / "pix2pix.pkl").exists():
+        return
+    console.note("writing a random base model and checkpoints at SD-Turbo's size …")
+    write_base(work / "base", SD_TURBO)
+    write_cyclegan(work / "base", work / "cyclegan.pkl", rank_unet=128)
+    write_pix2pix(work / "base", work / "pix2pix.pkl")
+
+
+def _measure(console: Console, work: Path, case: Case) -> dict[str, Any]:
+    bundle = work / f"{case.name}-bundle"
+    shutil.rmtree(bundle, ignore_errors=True)
+    console.note(f"exporting {case.name} …")
+    flags = [*case.flags, "--base", str(work / "base"), "--target", _TARGET, "--out", str(bundle)]
+    exported, export_peak, _ = _command("export", ["--ckpt", str(work / f"{case.name}.pkl"), *flags])
+    console.note(f"running {case.name} …")
+    ran, run_peak, _ = _command("run", [str(bundle), str(demo_frames()[0]), str(work / f"{case.name}.png"), "--force"])
+    seconds = exported["seconds"]
+    return {
+        "checkpoint": case.name,
+        "checkpoint_bytes": (work / f"{case.name}.pkl").stat().st_size,
+        "seconds": seconds,
+        "seconds_to_plan_without_the_gate": round(sum(s for name, s in seconds.items() if name not in _GATES), 1),
+        "seconds_in_all": round(sum(seconds.values()), 1),
+        "export_peak_rss_bytes": export_peak,
+        "run_peak_rss_bytes": run_peak,
+        "frame_ms_onnxruntime": ran["pictures"][0]["translate_ms"],
+        "psnr_db": exported["psnr_db"],
+        "bytes": {
+            name: (bundle / name).stat().st_size for name in ("generator.onnx", "generator.onnx.data", "engine.plan")
+        },
+    }
+
+
+def _command(name: str, words: list[str]) -> tuple[dict[str, Any], int, float]:
+    """Run ``turbo-NAME WORDS --json`` in a process of its own: its result, peak resident bytes and seconds."""
+    code = (
+        f"import sys; sys.argv = ['turbo-{name}', *sys.argv[1:]]; from edgeturbo.cli import {name}_main; {name}_main()"
+    )
+    started = time.perf_counter()
+    process = subprocess.Popen(  # noqa: S603 -- our own interpreter, our own words
+        [sys.executable, "-c", code, *words, "--json"], stdout=subprocess.PIPE, text=True
+    )
+    with Watch(process) as watch:
+        output, _ = process.communicate()
+    if process.returncode != 0:
+        raise SystemExit(f"turbo-{name} failed with exit code {process.returncode}: {output}")
+    return json.loads(output), watch.peak, time.perf_counter() - started
+
+
+def _environment() -> dict[str, Any]:
+    cpu = next(
+        (line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine()
+    )
+    return {
+        "cpu": cpu,
+        "cores": len([line for line in _cpuinfo() if line.startswith("processor")]),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "gpu": "none used",
+    }
+
+
+def _cpuinfo() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+
+
+if __name__ == "__main__":
+    typer.run(main)
