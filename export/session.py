@@ -185,10 +185,13 @@ class _Session:
         half = Half(is_island)
         with self._stage("specialise"):
             Specialise()(model)
+            if self.options.precision == "fp32":
+                ExactNorm()(model)
             StageNames(frozenset({UNQUANTISED}))(model)
             # It was an output so that it got its name and type; it is none of the generator's.
             model.graph.outputs.pop()
-            (half if self.options.precision == "fp16" else ExactNorm())(model)
+            if self.options.precision == "fp16":
+                half(model)
         with self._stage("save ONNX"):
             ir.save(model, root / ONNX, external_data=ONNX_DATA)
         release(model)

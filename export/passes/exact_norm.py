@@ -8,10 +8,13 @@ the variance as E[x^2] - E[x]^2. On frames with few distinct values (sketches, e
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 from onnx_ir.passes import InPlacePass, PassResult, PostconditionError
+from onnx_ir.passes.common import DeduplicateInitializersPass, RemoveUnusedNodesPass
 
 _KIND = "InstanceNormalization"
 
@@ -27,6 +30,8 @@ class ExactNorm(InPlacePass):
         norms = [node for node in model.graph if node.op_type == _KIND]
         for node in norms:
             _replace(model, node)
+        DeduplicateInitializersPass()(model)
+        RemoveUnusedNodesPass()(model)  # the unit scales and zero biases, too
         return PassResult(model, modified=bool(norms))
 
     def ensures(self, model: ir.Model) -> None:
@@ -40,52 +45,52 @@ def _replace(model: ir.Model, node: ir.Node) -> None:
     if value is None or not (_is_all(scale, 1.0) and _is_all(bias, 0.0)):
         return
     shape = [size for size in value.shape or () if isinstance(size, int)]
+    rows = [*shape[:2], *_factors(shape[2])]
     block = _Block(model, node)
-    rows = block.add("Reshape", value, block.constant("rows", [*shape[:2], *_factors(shape[2])]))
-    centred = block.add("Sub", rows, block.mean(rows))
-    variance = block.mean(block.add("Mul", centred, centred))
-    epsilon = block.constant("epsilon", np.array(node.attributes["epsilon"].as_float(), dtype=np.float32))
-    deviation = block.add("Sqrt", block.add("Add", variance, epsilon))
-    normal = block.add("Reshape", block.add("Div", centred, deviation), block.constant("shape", shape))
-    normal.shape, normal.dtype = value.shape, ir.DataType.FLOAT
-    ir.convenience.replace_all_uses_with(node.outputs[0], normal)
+    grid = block.add("Reshape", [value, block.constant(np.array(rows))], rows)
+    centred = block.add("Sub", [grid, block.mean(grid, rows)], rows)
+    variance = block.mean(block.add("Mul", [centred, centred], rows), rows)
+    one = [*shape[:2], 1, 1]
+    epsilon = block.constant(np.array(node.attributes["epsilon"].as_float(), dtype=np.float32))
+    deviation = block.add("Sqrt", [block.add("Add", [variance, epsilon], one)], one)
+    normal = block.add("Div", [centred, deviation], rows)
+    result = block.add("Reshape", [normal, block.constant(np.array(shape))], shape)
+    ir.convenience.replace_all_uses_with(node.outputs[0], result, replace_graph_outputs=True)
     model.graph.remove(node, safe=True)
 
 
 class _Block:
-    """New nodes in front of ``node``, named after it."""
+    """New nodes in front of ``node``, which belong where it does."""
 
     def __init__(self, model: ir.Model, node: ir.Node) -> None:
         self._model = model
         self._node = node
-        self._count = 0
+        self._made = 0
 
-    def add(self, operator: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
-        made = ir.node(operator, inputs, attributes=attributes, name=f"{self._node.name}/{operator}_{self._count}")
-        self._count += 1
-        made.outputs[0].name, made.outputs[0].dtype = made.name, ir.DataType.FLOAT
+    def add(self, operator: str, inputs: list[ir.Value], shape: list[int], **attributes: int) -> ir.Value:
+        made = ir.node(operator, inputs, attributes=attributes, name=self._name(operator))
+        made.metadata_props.update(self._node.metadata_props)
+        output = made.outputs[0]
+        output.name, output.dtype, output.shape = made.name, ir.DataType.FLOAT, ir.Shape(shape)
         self._model.graph.insert_before(self._node, made)
-        return made.outputs[0]
+        return output
 
-    def mean(self, value: ir.Value) -> ir.Value:
+    def mean(self, value: ir.Value, shape: list[int]) -> ir.Value:
         """Over the last axis, then over the one before it; both stay, with one element."""
-        for axis in (3, 2):
-            value = self.add("ReduceMean", value, self.constant(f"axis{axis}", [axis]), keepdims=1)
+        for axis, left in ((3, [*shape[:3], 1]), (2, [*shape[:2], 1, 1])):
+            value = self.add("ReduceMean", [value, self.constant(np.array([axis]))], left, keepdims=1)
         return value
 
-    def constant(self, name: str, content: list[int] | np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> ir.Value:
-        tensor = ir.tensor(np.asarray(content, dtype=np.int64 if isinstance(content, list) else np.float32))
-        known = self._model.graph.initializers.get(f"{self._node.name}:{name}")
-        if known is not None:
-            return known
-        value = ir.Value(
-            name=f"{self._node.name}:{name}",
-            shape=ir.Shape(tensor.numpy().shape),
-            type=ir.TensorType(tensor.dtype),
-            const_value=tensor,
-        )
+    def constant(self, array: NDArray[Any]) -> ir.Value:
+        tensor = ir.tensor(array)
+        kind = ir.TensorType(tensor.dtype)
+        value = ir.Value(name=self._name("constant"), shape=ir.Shape(array.shape), type=kind, const_value=tensor)
         self._model.graph.register_initializer(value)
         return value
+
+    def _name(self, what: str) -> str:
+        self._made += 1
+        return f"{self._node.name}/{what}_{self._made}"
 
 
 def _factors(count: int) -> tuple[int, int]:

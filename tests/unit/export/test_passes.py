@@ -12,6 +12,7 @@ import onnx_ir as ir
 import pytest
 from edgeturbo.engines.bundle import ONNX, ONNX_DATA
 from edgeturbo.engines.onnxruntime import OnnxRuntimeEngine
+from edgeturbo.export.passes.exact_norm import ExactNorm
 from edgeturbo.export.passes.half import Half
 from edgeturbo.export.passes.specialise import Specialise, constant_nodes
 from edgeturbo.export.passes.stage_names import StageNames
@@ -281,3 +282,45 @@ def test_a_halved_generators_weights_are_the_wide_ones_rounded(halved, traced):
     for name, value in halves.items():
         wide = traced.graph.initializers[name.removesuffix(".fp16")].const_value.numpy()
         assert np.array_equal(value.const_value.numpy(), wide.astype(np.float16)), name
+
+
+def _group_norm(count: int) -> ir.Model:
+    """[1, 2, count] in, normalised by group, as torch's exporter writes GroupNorm: unit scale, zero bias."""
+    parameters = [
+        onnx.numpy_helper.from_array(np.full(2, fill, dtype=np.float32), name)
+        for name, fill in (("one", 1), ("zero", 0))
+    ]
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 2, count]) for name in "xy")
+    node = onnx.helper.make_node("InstanceNormalization", ["x", "one", "zero"], ["y"], name="norm", epsilon=1e-6)
+    graph = onnx.helper.make_graph([node], "g", [x], [y], parameters)
+    return ir.from_proto(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10))
+
+
+def test_exact_norm_keeps_the_digits_that_one_long_sum_loses():
+    import onnxruntime
+
+    count = 512 * 512
+    # Two values, far from zero and close to each other: what a sketch's first convolution looks like.
+    random = np.random.default_rng(0)
+    x = np.where(random.random((1, 2, count)) < 0.3, 20.0, 20.1).astype(np.float32)
+    wide = x.astype(np.float64)
+    expected = (wide - wide.mean(-1, keepdims=True)) / np.sqrt(wide.var(-1, keepdims=True) + 1e-6)
+    errors = []
+    for model in (_group_norm(count), ExactNorm()(_group_norm(count)).model):
+        session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString())
+        errors.append(np.abs(session.run(None, {"x": x})[0] - expected).max())
+    assert errors[1] < 1e-4 < errors[0]
+
+
+def test_exact_norm_leaves_nothing_that_depends_on_constants_alone():
+    model = ExactNorm()(_group_norm(96)).model
+    assert constant_nodes(model) == []
+    assert "InstanceNormalization" not in {node.op_type for node in model.graph}
+    assert all(value.uses() for value in model.graph.initializers.values())
+
+
+def test_exact_norm_refuses_a_norm_with_a_scale_of_its_own():
+    model = _group_norm(96)
+    model.graph.initializers["one"].const_value = ir.tensor(np.full(2, 2, dtype=np.float32))
+    with pytest.raises(ir.passes.PostconditionError, match="norm"):
+        ExactNorm()(model)
