@@ -107,6 +107,7 @@ def _build(job: Job) -> dict[str, Any]:
     parser = trt.OnnxParser(network, vendor_logger())
     if not parser.parse_from_file(str(job.onnx)):
         raise _parse_error(trt, parser, job.onnx)
+    _allow_decomposing_attention(trt, network)
     config = builder_config(trt, builder, job)
     monitor = _monitor(trt, progress)
     config.progress_monitor = monitor
@@ -128,6 +129,18 @@ def _build(job: Job) -> dict[str, Any]:
         "unchecked": unchecked,
         "peak_rss_bytes": peak_rss_bytes(),
     }
+
+
+def _allow_decomposing_attention(trt: Any, network: Any) -> None:
+    """Let Attention operators (opset 23) fall back to plain products where no fused kernel fits.
+
+    Fused kernels exist for heads of 64 to 256; SD-Turbo's VAE has one head of 512, and a build without this fails.
+    """
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.type == getattr(trt.LayerType, "ATTENTION_INPUT", None):
+            layer.__class__ = trt.IAttentionInputLayer
+            layer.attention.decomposable = True
 
 
 def _parse_error(trt: Any, parser: Any, onnx: Path) -> BuildError:

@@ -19,7 +19,7 @@ def demo_base() -> Path:
 
 def demo_frames() -> tuple[Path, ...]:
     """The bundled daytime photographs, `day.jpg` first."""
-    return tuple(sorted((_HERE / "frames").glob("*.jpg")))
+    return tuple(sorted((_HERE / "frames").glob("*.jpg"), key=lambda frame: (frame.name != "day.jpg", frame.name)))
 
 
 __all__ = ["demo_base", "demo_checkpoint", "demo_frames"]

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from . import network
@@ -81,11 +82,10 @@ def split(vae: AutoencoderKL, unet: UNet2DConditionModel) -> Parts:
 
 def _divide(model: nn.Module, scale: float) -> None:
     for module in model.modules():
-        downs = getattr(module, "lora_A", None)
-        if not isinstance(downs, nn.ModuleDict):
+        if not isinstance(module, LoraLayer):
             continue
-        (adapter,) = downs.keys()
-        down, up = downs[adapter].weight, module.lora_B[adapter].weight
+        (adapter,) = module.lora_A.keys()
+        down, up = module.lora_A[adapter].weight, module.lora_B[adapter].weight
         weight = module.base_layer.weight
         u, s, vh = torch.linalg.svd(weight.data.flatten(1).double(), full_matrices=False)
         rank = min(down.shape[0], s.numel())
@@ -154,7 +154,8 @@ def write_text(base: Path, captions: tuple[str, ...], seed: int) -> list[Tensor]
     symbols = [chr(c) for c in range(33, 127)]
     words = ["<|startoftext|>", "<|endoftext|>"]
     vocab = {t: i for i, t in enumerate([*symbols, *(s + "</w>" for s in symbols), *words])}
-    tokenizer = CLIPTokenizer(vocab=vocab, merges=[], pad_token="!", model_max_length=77)
+    special = {"pad_token": "!"}  # SD-Turbo pads with it too
+    tokenizer = CLIPTokenizer(vocab=vocab, merges=[], model_max_length=77, **special)
     tokenizer.save_pretrained(base / "tokenizer")
     (base / "tokenizer" / "vocab.json").write_text(json.dumps(vocab))  # read by transformers before 5
     (base / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")

@@ -19,7 +19,8 @@ VAE_CHANNELS = (16, 32, 32, 32)
 UNET_CHANNELS = (32, 32, 48, 48)
 UNET_HEADS = (2, 2, 3, 3)  # diffusers calls the number of heads `attention_head_dim`
 TEXT_WIDTH = 32
-VAE_TARGETS = ["conv1", "conv2", "conv_in", "conv_shortcut", "conv", "conv_out"] + [
+VAE_TARGETS = [
+    *("conv1", "conv2", "conv_in", "conv_shortcut", "conv", "conv_out"),
     *(f"skip_conv_{i}" for i in range(1, 5)),
     *("to_k", "to_q", "to_v", "to_out.0"),
 ]
@@ -104,7 +105,8 @@ def decode(vae: AutoencoderKL, x0: Tensor, skips: list[Tensor]) -> Tensor:
     hidden = decoder.mid_block(decoder.conv_in(vae.post_quant_conv(x0 / SCALING)))
     for index, block in enumerate(decoder.up_blocks):
         hidden = block(hidden + getattr(decoder, f"skip_conv_{index + 1}")(skips[3 - index]))
-    return decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(hidden)))
+    picture: Tensor = decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(hidden)))
+    return picture
 
 
 def translate(

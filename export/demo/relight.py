@@ -32,7 +32,7 @@ def relight(image: U8) -> U8:
         raise ValueError(f"expected uint8 [H, W, 3], got {image.dtype} {image.shape}")
     srgb = image.astype(np.float32) / 255.0
     linear = srgb**2.2
-    luma = srgb @ _LUMA
+    luma = luma_of(srgb)
     sky = sky_mask(srgb, luma)[..., None]
     panes = window_mask(srgb, luma, sky[..., 0])[..., None]
     night = _moonlight(linear, sky) * (1.0 - 0.6 * panes)
@@ -40,6 +40,11 @@ def relight(image: U8) -> U8:
     night = night / (1.0 + 0.35 * night)  # soft shoulder: lamps roll off to cream instead of clipping
     encoded = np.clip(night, 0.0, 1.0) ** (1.0 / 2.2)
     return (encoded * 255.0 + 0.5).astype(np.uint8)
+
+
+def luma_of(colour: Float) -> Float:
+    """Rec. 709 luma of [H, W, 3]: [H, W]."""
+    return (colour @ _LUMA).astype(np.float32)
 
 
 def sky_mask(srgb: Float, luma: Float) -> Float:
@@ -65,7 +70,7 @@ def window_mask(srgb: Float, luma: Float, sky: Float) -> Float:
     across = _erode(_dilate(wall, wide, (1,)), wide, (1,))  # closings along a line: bright on both sides
     along = _erode(_dilate(wall, high, (0,)), high, (0,))
     surround = np.minimum(across, along)
-    contrast = (surround - luma) / (surround + 0.05)
+    contrast: Float = np.divide(surround - luma, surround + 0.05, dtype=np.float32)
     dark = _ramp(contrast, 0.40, 0.58) * _ramp(surround, 0.28, 0.40) * (1.0 - _ramp(luma, 0.34, 0.48))
     thin = max(1, unit // 2)
     core = _erode(dark, thin)  # thin dark lines are not panes
@@ -81,12 +86,13 @@ def window_mask(srgb: Float, luma: Float, sky: Float) -> Float:
 
 def _moonlight(linear: Float, sky: Float) -> Float:
     unit = _unit(linear[..., 0])
-    grey = (linear @ _LUMA)[..., None]
+    grey = luma_of(linear)[..., None]
     muted = grey + _SATURATION * (linear - grey)
     ground = _GROUND_EXPOSURE * muted**1.25 * _MOON
     skyline = _blur(1.0 - sky[..., 0], 24 * unit)[..., None]
     heaven = _SKY + _SKY_EXPOSURE * grey * _MOON + _HAZE * skyline
-    return ground + sky * (heaven - ground)
+    night: Float = ground + sky * (heaven - ground)
+    return night
 
 
 def _window_light(linear: Float, panes: Float, sky: Float) -> Float:
@@ -95,21 +101,24 @@ def _window_light(linear: Float, panes: Float, sky: Float) -> Float:
     glow = panes[..., 0]
     near = _blur(glow, 5 * unit)[..., None]
     far = _blur(glow, 20 * unit)[..., None]
-    luma = np.sqrt(linear @ _LUMA)
+    luma = np.sqrt(luma_of(linear))
     detail = np.clip(1.0 + 5.0 * (luma - _box(luma, 2 * unit)), 0.35, 2.0)[..., None]  # mullions and curtains stay
     core = panes**1.5 * 0.60 * detail * _LAMP
     spill = (0.60 * near + 1.1 * far) * (0.02 + linear) * _LAMP * (1.0 - sky)
-    return core + spill + 0.04 * near * _LAMP
+    light: Float = core + spill + 0.04 * near * _LAMP
+    return light
 
 
 def _unit(plane: Float) -> int:
     """A length in pixels that grows with the picture: 1/128 of its mean side."""
-    return max(1, round((plane.shape[0] + plane.shape[1]) / 256))
+    height, width = plane.shape
+    return max(1, round((int(height) + int(width)) / 256))
 
 
 def _ramp(value: Float, low: float, high: float) -> Float:
     t = np.clip((value - low) / (high - low), 0.0, 1.0)
-    return t * t * (3.0 - 2.0 * t)
+    smooth: Float = t * t * (3.0 - 2.0 * t)
+    return smooth
 
 
 def _box(plane: Float, radius: int) -> Float:
@@ -152,6 +161,6 @@ def _guided(guide: Float, plane: Float, radius: int, eps: float) -> Float:
     mean_g, mean_p = _box(guide, radius), _box(plane, radius)
     cov = _box(guide * plane, radius) - mean_g * mean_p
     var = _box(guide * guide, radius) - mean_g * mean_g
-    slope = cov / (var + eps)
+    slope: Float = np.divide(cov, var + eps, dtype=np.float32)
     offset = mean_p - slope * mean_g
     return _box(slope, radius) * guide + _box(offset, radius)

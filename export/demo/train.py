@@ -1,139 +1,86 @@
 """Train the demo checkpoint: a miniature CycleGAN-Turbo day-to-night model, small enough for a repository.
 
-    python -m edgeturbo.export.demo.train --photos DIR --out DIR --minutes N
+    python -m edgeturbo.export.demo.train --photos DIR --out DIR --steps A B C D
 
-writes `base/` (a diffusers folder standing for stabilityai/sd-turbo) and `day2night_demo.pkl` into --out. N is the
-training time in all. The committed files took 38 minutes on two busy CPU cores, in several sittings (--stage), with about
-1,140, 260 and 215 steps for a2b and 105 for b2a. Needs torch, diffusers, transformers, peft and Pillow.
+writes `base/` (a diffusers folder standing for stabilityai/sd-turbo) and `day2night_demo.pkl` into --out. README.md
+names the photographs. Seeds and step counts are fixed: only rounding differs between machines.
+Needs torch, diffusers, transformers, peft and Pillow.
 
-a2b: all weights learn `relight.relight` (L1 on four scales of the picture and its gradients; no adversary) in the
-three stages of A2B_STAGES; then half of each weight's strongest directions moves into LoRA (see `checkpoint.py`).
-b2a: LoRA and skip convolutions alone learn the way back. Seeds are fixed, but the number of steps depends on the
-machine's speed, so a second run gives a like checkpoint, not the same one.
-
---photos is a folder of daytime photographs, longest side 1024. The committed checkpoint used:
-  * mapillary/OpenSfM (BSD-2-Clause) data/lund/images/{01,02,08..29}.jpg, data/berlin/images/{01,02,03}.jpg
-  * Debian lomiri-wallpapers-16.04 (CC BY 4.0, CC BY-SA 4.0): Bridge, Dragonfly, aitzgorri, life, picosdeeuropa
-  * Debian opencv-doc (Apache-2.0) examples/data/{leuvenA,building,home}.jpg
-  * scikit-learn datasets/images/flower.jpg (CC BY 2.0)
-  * Carol M. Highsmith, Arena Stage (public domain); Ted Eytan, DC rowhouses (CC BY-SA 4.0);
-    Another Believer, Haupt Garden (CC BY-SA 3.0)
-Held out: OpenSfM lund 03..07 (05 is frames/day.jpg) and scikit-learn's china.jpg (frames/pagoda.jpg).
+a2b: from random weights, all of them learn `relight.relight` (L1 on four scales of the picture and its gradients; no
+adversary) in the stages of A2B_STAGES; then half of each weight's strongest directions moves into LoRA (see
+`checkpoint.py`). b2a: LoRA and skip convolutions alone learn the way back.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import math
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
-from . import checkpoint, network
-from .relight import relight
+from . import checkpoint, network, photos
+from .photos import Crops
+from .relight import U8
 
 log = logging.getLogger(__name__)
 
 SEED = 20240318
-LAMP_WEIGHT = 10.0  # lit windows cover 1 % of the pictures: plain L1 would leave them dark
-SIZES = (512, 384, 256)  # the product squashes frames to 512x512; smaller squashes show more scene per crop
-GAINS = (1.0, 0.82, 1.0)  # exposure of each variant before relighting
-BATCH = 3
+STEPS = (600, 200, 220, 80)  # of the three a2b stages and of b2a
 CAPTIONS = ("driving in the night", "driving in the day")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One run of `fit`: its share of the time, learning rates, and how much lit windows weigh and are sought."""
+    """One run of `fit`: how to cut its batches, its learning rates, and how much lit windows weigh."""
 
-    share: float
+    plan: tuple[Crops, ...]
     lr: float
-    unet_lr: float
-    lamp_weight: float
-    tries: int
-    fresh_unet: bool = False
+    unet_lr: float = 0.0
+    lamp_weight: float = 0.0
 
 
-# In the first stage the UNet's residual stream, which no norm bounds, grows to 1e5: too much for FP16. The last
-# stage therefore starts a new UNet at a rate that keeps it small; the VAE, which does most of the work, goes on.
+def mixed(tries: int) -> tuple[Crops, ...]:
+    """Mostly crops; every fourth batch a larger crop or a whole small picture, every 24th a whole frame."""
+    detail, scene = Crops(192, 2, tries), Crops(256, 1, tries)
+    return (*(detail, detail, detail, scene) * 5, detail, detail, detail, Crops(512, 1))
+
+
+# The UNet goes slowly: no norm bounds its residual stream, and at the VAE's rate that grows to 1e5, too much for FP16.
+# Lit windows cover 1 % of the pictures, and plain L1 would leave them dark: the later stages weigh and seek them.
 A2B_STAGES = (
-    Stage(share=0.56, lr=2e-3, unet_lr=2e-3, lamp_weight=0.0, tries=1),
-    Stage(share=0.185, lr=1.2e-3, unet_lr=1.2e-3, lamp_weight=LAMP_WEIGHT, tries=3),
-    Stage(share=0.155, lr=1e-3, unet_lr=3e-4, lamp_weight=0.6 * LAMP_WEIGHT, tries=2, fresh_unet=True),
+    Stage(mixed(1), lr=2e-3, unet_lr=1.5e-4),
+    Stage(mixed(3), lr=1.2e-3, unet_lr=1e-4, lamp_weight=8.0),
+    Stage(mixed(6), lr=2e-3, unet_lr=1e-4, lamp_weight=20.0),
 )
-B2A_STAGE = Stage(share=0.10, lr=4e-3, unet_lr=0.0, lamp_weight=0.0, tries=1)
+B2A_STAGE = Stage((Crops(128, 3),), lr=4e-3)
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A day picture and its relit version, float32 [3, S, S] in [-1, 1]."""
+class Generator:
+    """What translates: VAE, UNet and the caption's embedding [1, 77, TEXT_WIDTH]."""
 
-    day: Tensor
-    night: Tensor
-
-
-def load_pairs(folder: Path) -> list[list[Pair]]:
-    """Squash, expose and relight every photograph; one list of pairs per entry of SIZES."""
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
-    if not files:
-        raise FileNotFoundError(f"no photographs in {folder}")
-    pairs: list[list[Pair]] = [[] for _ in SIZES]
-    for file in files:
-        photo = Image.open(file).convert("RGB")
-        for group, size, gain in zip(pairs, SIZES, GAINS, strict=True):
-            squashed = np.asarray(photo.resize((size, size), Image.Resampling.LANCZOS), np.float32)
-            day = np.clip(squashed * gain, 0, 255).astype(np.uint8)
-            group.append(Pair(to_tensor(day), to_tensor(relight(day))))
-    log.info("%d photographs, %d pairs", len(files), len(files) * len(SIZES))
-    return pairs
+    vae: AutoencoderKL
+    unet: UNet2DConditionModel
+    text: Tensor
 
 
-def to_tensor(image: np.ndarray) -> Tensor:
-    """uint8 [H, W, 3] to float32 [3, H, W] in [-1, 1]."""
-    return torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 127.5 - 1.0
+Batches = Iterator[tuple[Tensor, Tensor]]
 
 
-def batches(pairs: list[list[Pair]], seed: int, tries: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless random crops: mostly 192 x 3, now and then 256 x 2 or a whole small frame.
-
-    Each crop is the one with most lamp light of `tries`.
-    """
-    rng = np.random.default_rng(seed)
-    step = 0
-    while True:
-        step += 1
-        side, count = (192, BATCH) if step % 4 else (256, 2)
-        if step % 24 == 0:
-            side, count = 384, 1  # long attention sequences, whole scenes
-        crops = [max((_crop(pairs, side, rng) for _ in range(tries)), key=_lit) for _ in range(count)]
-        day, night = (torch.stack([getattr(c, k) for c in crops]) for k in ("day", "night"))
-        yield day.contiguous(memory_format=torch.channels_last), night
-
-
-def _crop(pairs: list[list[Pair]], side: int, rng: np.random.Generator) -> Pair:
-    groups = [g for g, size in zip(pairs, SIZES, strict=True) if size >= side]
-    weights = {1: [1.0], 2: [0.6, 0.4], 3: [0.6, 0.25, 0.15]}[len(groups)]
-    group = groups[rng.choice(len(groups), p=weights)]
-    pair = group[rng.integers(len(group))]
-    room = pair.day.shape[-1] - side
-    top, left = rng.integers(room + 1, size=2)
-    flip = [-1] if rng.random() < 0.5 else []
-    day, night = (t[:, top : top + side, left : left + side].flip(flip) for t in (pair.day, pair.night))
-    jitter = float(rng.uniform(0.95, 1.05))
-    return Pair(((day + 1.0) * jitter - 1.0).clamp(-1.0, 1.0), night)
-
-
-def _lit(pair: Pair) -> float:
-    return float(lamp_light(pair.night[None]).mean())
+def tensors(batches: Iterator[tuple[U8, U8]]) -> Batches:
+    """uint8 [N, H, W, 3] to float32 [N, 3, H, W] in [-1, 1], both of each pair."""
+    for pair in batches:
+        day, night = (torch.from_numpy(array).permute(0, 3, 1, 2).float() / 127.5 - 1.0 for array in pair)
+        yield day, night
 
 
 def lamp_light(night: Tensor) -> Tensor:
@@ -148,95 +95,74 @@ def picture_loss(output: Tensor, target: Tensor, lamp_weight: float) -> Tensor:
         loss = loss + (lamp_weight * lamp_light(target) * (output - target).abs()).mean()
     for scale in range(4):
         if scale:
-            output, target = F.avg_pool2d(output, 2), F.avg_pool2d(target, 2)
+            output, target = functional.avg_pool2d(output, 2), functional.avg_pool2d(target, 2)
         error = output - target
         loss = loss + error.abs().mean() * (1.0 if scale == 0 else 0.5)
         loss = loss + error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     return loss
 
 
-def fit(
-    vae: AutoencoderKL,
-    unet: UNet2DConditionModel,
-    text: Tensor,
-    data: Iterator[tuple[Tensor, Tensor]],
-    groups: list[dict[str, object]],
-    minutes: float,
-    lamp_weight: float = 0.0,
-) -> None:
-    """AdamW, warm-up, then a cosine over the wall-clock budget."""
+def fit(generator: Generator, data: Batches, groups: list[dict[str, Any]], steps: int, lamp_weight: float) -> None:
+    """AdamW, warm-up, then a cosine."""
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=1e-4)
     peaks = [float(g["lr"]) for g in optimizer.param_groups]
     params = [p for g in optimizer.param_groups for p in g["params"]]
-    begin, step, mean = time.monotonic(), 0, 0.0
-    while (done := (time.monotonic() - begin) / (60.0 * minutes)) < 1.0:
-        pace = min(1.0, (step + 1) / 60) * (0.5 + 0.5 * math.cos(math.pi * done)) + 0.002
+    mean = 0.0
+    for step, (source, target) in enumerate(itertools.islice(data, steps)):
+        pace = min(1.0, (step + 1) / 60) * (0.5 + 0.5 * math.cos(math.pi * step / steps)) + 0.002
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * pace
-        source, target = next(data)
-        output, z, eps = network.translate(vae, unet, source, text)
+        output, z, eps = network.translate(generator.vae, generator.unet, source, generator.text)
         # large latents or eps would cost precision in FP16: x0 / 0.18215 multiplies both by 80
         loss = picture_loss(output, target, lamp_weight) + 1e-3 * z.square().mean() + 1e-2 * eps.square().mean()
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(params, 1.0)
         optimizer.step()
-        step += 1
-        mean += 0.02 * (float(loss.detach()) - mean) if step > 1 else float(loss.detach())
-        if step % 50 == 0:
-            log.info("%5.1f %% step %d loss %.4f z %.2f eps %.3f", 100 * done, step, mean, z.std(), eps.std())
+        mean += (0.02 if step else 1.0) * (loss.item() - mean)
+        if step % 50 == 49:
+            log.info("step %d of %d, loss %.4f, z %.2f, eps %.3f", step + 1, steps, mean, z.std(), eps.std())
 
 
-def train_a2b(
-    pairs: list[list[Pair]], text: Tensor, minutes: float, out: Path, first: int
-) -> tuple[AutoencoderKL, UNet2DConditionModel]:
-    """Day to night: every weight learns, in three stages; each leaves its weights in `out`.
-
-    `first` is the stage to begin with; from 1 on, the weights of the stage before are read from `out`.
-    """
+def train_a2b(pairs: dict[int, list[photos.Pair]], text: Tensor, steps: Sequence[int], out: Path) -> Generator:
+    """Day to night: every weight learns. Each stage leaves its weights in `out`, to look at."""
     torch.manual_seed(SEED)
     vae = network.make_vae(skips=True).to(memory_format=torch.channels_last)
     unet = network.make_unet()
     network.init_gentle(vae, unet)
-    if first:
-        state = torch.load(out / f"stage{first - 1}.pt", weights_only=True)
-        vae.load_state_dict(state["vae"])
-        unet.load_state_dict(state["unet"])
-    for number, stage in enumerate(A2B_STAGES[first:], start=first):
-        if stage.fresh_unet:
-            torch.manual_seed(SEED + number)
-            unet = network.make_unet()
-            network.init_quiet(unet)
-        data = batches(pairs, SEED + 2 * number, stage.tries)
-        fit(vae, unet, text, data, _groups(vae, unet, stage), stage.share * minutes, stage.lamp_weight)
+    generator = Generator(vae, unet, text)
+    for number, (stage, count) in enumerate(zip(A2B_STAGES, steps, strict=True)):
+        data = tensors(photos.batches(pairs, stage.plan, SEED + number))
+        fit(generator, data, _groups(generator, stage), count, stage.lamp_weight)
         torch.save({"vae": vae.state_dict(), "unet": unet.state_dict()}, out / f"stage{number}.pt")
-    return vae.eval(), unet.eval()
+    vae.eval()
+    unet.eval()
+    return generator
 
 
-def _groups(vae: AutoencoderKL, unet: UNet2DConditionModel, stage: Stage) -> list[dict[str, object]]:
+def _groups(generator: Generator, stage: Stage) -> list[dict[str, Any]]:
     """Parameters and rates; the weights beside the 80-fold gain go slower, or they would shake everything."""
-    slow_vae = [*vae.quant_conv.parameters(), *vae.post_quant_conv.parameters()]
-    slow_unet = [*unet.conv_out.parameters()]
-    known = {id(p) for p in (*slow_vae, *slow_unet)}
+    vae, unet = generator.vae, generator.unet
+    slow = [*vae.quant_conv.parameters(), *vae.post_quant_conv.parameters(), *unet.conv_out.parameters()]
+    known = {id(p) for p in slow}
     return [
         {"params": [p for p in vae.parameters() if id(p) not in known], "lr": stage.lr},
         {"params": [p for p in unet.parameters() if id(p) not in known], "lr": stage.unet_lr},
-        {"params": [*slow_vae, *slow_unet], "lr": 0.05 * stage.lr},
+        {"params": slow, "lr": 0.05 * stage.lr},
     ]
 
 
-def train_b2a(
-    vae: AutoencoderKL, unet: UNet2DConditionModel, pairs: list[list[Pair]], text: Tensor, minutes: float
-) -> None:
-    """Night to day: LoRA and skip convolutions of `vae` (with adapter) learn; its base and the UNet stay."""
-    unet.requires_grad_(False)
-    trained = [p for n, p in vae.named_parameters() if "lora_" in n or "skip_conv" in n]
-    vae.requires_grad_(False)
-    for parameter in trained:
+def train_b2a(generator: Generator, pairs: dict[int, list[photos.Pair]], steps: int) -> None:
+    """Night to day: LoRA and skip convolutions of the VAE (with adapter) learn; its base and the UNet stay."""
+    generator.unet.requires_grad_(False)
+    generator.vae.requires_grad_(False)
+    learning = [p for n, p in generator.vae.named_parameters() if "lora_" in n or "skip_conv" in n]
+    for parameter in learning:
         parameter.requires_grad_(True)
-    swapped = ((night.contiguous(memory_format=torch.channels_last), day) for day, night in batches(pairs, SEED + 1))
-    fit(vae, unet, text, swapped, [{"params": trained, "lr": B2A_STAGE.lr}], minutes)
-    vae.eval()
+    data = tensors(photos.batches(pairs, B2A_STAGE.plan, SEED))
+    swapped = ((night, day) for day, night in data)
+    fit(generator, swapped, [{"params": learning, "lr": B2A_STAGE.lr}], steps, 0.0)
+    generator.vae.eval()
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -244,18 +170,18 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Train the demo checkpoint.")
     parser.add_argument("--photos", type=Path, required=True, help="folder of daytime photographs")
     parser.add_argument("--out", type=Path, required=True, help="receives base/ and day2night_demo.pkl")
-    parser.add_argument("--minutes", type=float, default=38.0, help="training time, both directions")
-    parser.add_argument("--stage", type=int, default=0, help="go on from this a2b stage of an earlier run in --out")
+    parser.add_argument("--steps", type=int, nargs=4, default=STEPS, help="of the three a2b stages and of b2a")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     texts = checkpoint.write_text(args.out / "base", CAPTIONS, SEED)
-    pairs = load_pairs(args.photos)
-    vae, unet = train_a2b(pairs, texts[0], args.minutes, args.out, args.stage)
-    parts = checkpoint.split(vae, unet)
-    train_b2a(parts.vae_b2a, parts.unet, pairs, texts[1], B2A_STAGE.share * args.minutes)
+    pairs = photos.load_pairs(args.photos, SEED)
+    log.info("%s", ", ".join(f"{len(group)} pairs of {size} pixels" for size, group in pairs.items()))
+    a2b = train_a2b(pairs, texts[0], args.steps[:-1], args.out)
+    parts = checkpoint.split(a2b.vae, a2b.unet)
+    train_b2a(Generator(parts.vae_b2a, parts.unet, texts[1]), pairs, args.steps[-1])
     checkpoint.write(parts, args.out)
 
 
