@@ -1,5 +1,5 @@
 # Every target makes its own virtual environment; PYTHON chooses the interpreter (3.11 or newer for the whole toolchain).
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV ?= .venv
 PIP = $(VENV)/bin/pip --disable-pip-version-check --quiet
 RUN = $(VENV)/bin/python

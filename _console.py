@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -80,7 +81,11 @@ class Console:
 
     @contextmanager
     def reporting_errors(self) -> Iterator[None]:
-        """Turn whatever ends a command into a message and an exit code (``engines/errors.py`` lists them)."""
+        """Turn whatever ends a command into a message and an exit code (``engines/errors.py`` lists them).
+
+        A SIGTERM ends it as Ctrl-C does, so that what was half-written is cleaned up.
+        """
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             yield
         except EdgeTurboError as error:
@@ -90,6 +95,8 @@ class Console:
         except Exception as error:  # noqa: BLE001 -- the last line before the user: it is told to be a bug, and ends the process
             hint = "" if self.debug else "\n  try: the same command with --debug, and report what it prints"
             self._end(error, f"this is a bug in edgeturbo: {type(error).__name__}: {error}{hint}", EXIT_BUG)
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def _end(self, error: BaseException, text: str, code: int) -> NoReturn:
         if self.debug:

@@ -130,7 +130,7 @@ def check_targets(targets: tuple[str, ...]) -> None:
 def _check(request: BuildRequest) -> None:
     if request.backend == "tensorrt":
         raise MissingComponentError(
-            "TensorRT builds come with a later version of edgeturbo", hint="turbo-build BUNDLE --backend tensorrt-rtx"
+            "TensorRT builds come with a later version of edgeturbo", hint="--engine tensorrt-rtx"
         )
     if request.backend != "tensorrt-rtx":
         raise UsageError(f"no builder for the backend '{request.backend}'", expected="tensorrt-rtx")

@@ -35,13 +35,13 @@ class Bundle:
         Raises InputError when there is none, BundleError when it cannot be used.
         """
         path = Path(path)
-        if not path.exists():
-            raise InputError(f"{path} does not exist", hint="turbo-export --ckpt day2night.pkl --out day2night")
-        root = _root_of(path)
         try:
+            if not path.exists():
+                raise InputError(f"{path} does not exist", hint="turbo-export --ckpt day2night.pkl --out day2night")
+            root = _root_of(path)
             text = (root / MANIFEST).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise BundleError(f"cannot read {root / MANIFEST}: {error}") from error
+            raise BundleError(f"cannot read the bundle at {path}: {error}") from error
         return cls(root, Manifest.from_json(text, str(root / MANIFEST)))
 
     def file(self, name: str) -> Path:

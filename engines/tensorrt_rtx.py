@@ -35,7 +35,7 @@ _MAGIC = b"vtrt"
 # Magic, 0, format, 0, the whole plan's bytes, then the version of TensorRT for RTX that built it.
 _HEADER = struct.Struct("<4sIIIQ4B")
 _KNOWN_FORMAT = 2
-_REBUILD = "turbo-build BUNDLE --backend tensorrt-rtx"
+_REBUILD = "the bundle's turbo-export command (turbo-inspect prints it) again, with --force"
 
 
 @dataclass(frozen=True)

@@ -211,7 +211,10 @@ def _start_export(out: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def test_ctrl_c_in_the_middle_leaves_the_earlier_bundle(demo: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_in_the_middle_leaves_the_earlier_bundle(
+    demo: Path, tmp_path: Path, ending: signal.Signals
+) -> None:
     out = tmp_path / "bundle"
     shutil.copytree(demo, out)
     before = (out / "manifest.json").read_bytes()
@@ -219,7 +222,7 @@ def test_ctrl_c_in_the_middle_leaves_the_earlier_bundle(demo: Path, tmp_path: Pa
     for line in child.stderr:
         if line.startswith("save ONNX"):
             break
-    child.send_signal(signal.SIGINT)
+    child.send_signal(ending)
     _, rest = child.communicate(timeout=120)
     assert child.returncode == 130, rest
     assert "interrupted" in rest

@@ -88,7 +88,7 @@ def test_refuses_a_plan_of_another_version(plan: Path, good: bytes) -> None:
         TensorRtRtxEngine(plan).open()
     assert f"{major}.{int(minor) + 1}." in str(raised.value.got)
     assert rtx.__version__ in str(raised.value.expected)
-    assert "turbo-build" in str(raised.value.hint)
+    assert "turbo-export" in str(raised.value.hint)
 
 
 def test_leaves_an_unknown_header_format_to_the_vendor(plan: Path, good: bytes) -> None:
