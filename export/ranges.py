@@ -37,7 +37,7 @@ def range_ledger(onnx: Path, taken: tuple[Sample, ...]) -> RangeLedger:
     shadow = Shadow()
     model = shadow(ir.load(onnx)).model
     largest: dict[str, float] = {}
-    with probing(model, onnx, optimise=False) as engine:
+    with probing(model, onnx) as engine:
         for feed in batches(taken, engine.inputs):
             results = engine.run(feed)
             for name, probes in shadow.probes.items():
