@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from .. import __version__
 from ..engines.build import BuildProgress, BuildRequest, build_plan
-from ..engines.bundle import GOLDENS, ONNX, ONNX_DATA, PLAN, Bundle, StagedBundle, refuse_existing, staging
+from ..engines.bundle import GOLDENS, ONNX, ONNX_DATA, PLAN, Bundle, refuse_existing, staging
 from ..engines.errors import MissingComponentError
 from ..engines.files import sha256_of
 from ..engines.manifest import EngineEntry, Manifest, Parity, Provenance, RangeLedger
@@ -114,10 +115,11 @@ class _Session:
         with staging(self.options.folder, force=self.options.force) as staged:
             islands = self._write_onnx(prepared, staged.root)
             ledger, parity = self._check(prepared, staged.root / ONNX)
+            manifest = self._manifest(prepared, islands, parity, ledger)
+            del prepared
             plan = self._build(backend, staged.root) if backend else None
             with self._stage("seal"):
-                manifest = self._manifest(prepared, islands, parity, ledger)
-                self._seal(staged, manifest, plan)
+                staged.seal(replace(manifest, engines=(plan,) if plan else ()))
         bundle = Bundle.open(self.options.folder)
         return ExportReport(bundle, self.seconds, tuple(self.notes), tuple(self.warnings))
 
@@ -195,7 +197,7 @@ class _Session:
         with self._stage("save ONNX"):
             ir.save(model, root / ONNX, external_data=ONNX_DATA)
         release(model)
-        gc.collect()
+        give_memory_back()
         return tuple(half.islands)
 
     def _trace(self, prepared: _Prepared) -> ir.Model:
@@ -242,7 +244,7 @@ class _Session:
         def report(progress: BuildProgress) -> None:
             self.emit(Event("stage", f"build plan: {progress.phase}", progress.fraction))
 
-        gc.collect()
+        give_memory_back()
         with self._stage("build plan"):
             return build_plan(
                 BuildRequest(backend, root / ONNX, root / PLAN, self.options.targets, sha256_of(root / ONNX)), report
@@ -264,9 +266,13 @@ class _Session:
             range_ledger=ledger,
         )
 
-    @staticmethod
-    def _seal(staged: StagedBundle, manifest: Manifest, plan: EngineEntry | None) -> None:
-        staged.seal(replace(manifest, engines=(plan,) if plan else ()))
+
+def give_memory_back() -> None:
+    """Return what was freed to the system: the builder's process, and the next stage, need it more than our heap."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only; elsewhere the heap keeps it
+    if trim is not None:
+        trim(0)
 
 
 def require_export_packages() -> None:
