@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Wang et al. 2004, section III-B and III-C: an 11x11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03, L = 255.
-_WINDOW = 11
+SSIM_WINDOW = 11
 _SIGMA = 1.5
 _C1 = (0.01 * 255.0) ** 2
 _C2 = (0.03 * 255.0) ** 2
@@ -43,7 +43,7 @@ def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     structural similarity", IEEE Transactions on Image Processing 13(4), 2004, equations 13 to 17.
     """
     _same_shape(a, b)
-    if a.dtype != np.uint8 or b.dtype != np.uint8 or a.ndim not in (3, 4) or min(a.shape[-3:-1]) < _WINDOW:
+    if a.dtype != np.uint8 or b.dtype != np.uint8 or a.ndim not in (3, 4) or min(a.shape[-3:-1]) < SSIM_WINDOW:
         raise UsageError(
             "these are not pictures that SSIM can compare",
             expected="uint8 [H,W,C] or [B,H,W,C], at least 11 by 11 pixels",
@@ -65,7 +65,7 @@ def _ssim_of_one(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 def _blur(image: NDArray[np.float64]) -> NDArray[np.float64]:
     """The window's weighted mean at its valid positions: down the columns, then along the rows."""
-    height, width = image.shape[0] - _WINDOW + 1, image.shape[1] - _WINDOW + 1
+    height, width = image.shape[0] - SSIM_WINDOW + 1, image.shape[1] - SSIM_WINDOW + 1
     weights = _weights()
     down = np.zeros((height, *image.shape[1:]))
     for i, weight in enumerate(weights):
@@ -77,7 +77,7 @@ def _blur(image: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _weights() -> NDArray[np.float64]:
-    offsets = np.arange(_WINDOW) - _WINDOW // 2
+    offsets = np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
     weights = np.exp(-0.5 * np.square(offsets / _SIGMA))
     return np.asarray(weights / weights.sum(), dtype=np.float64)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
+from ..engines.onnxruntime import LEAN, OnnxRuntimeEngine
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -26,7 +27,7 @@ def probing(model: ir.Model, beside: Path) -> Iterator[OnnxRuntimeEngine]:
     path = beside.with_name(f".{beside.stem}.probe.onnx")
     try:
         path.write_bytes(ir.to_proto(model).SerializeToString())
-        with OnnxRuntimeEngine(path, options=OnnxRuntimeOptions(arena=False, prepack=False, optimise=False)) as engine:
+        with OnnxRuntimeEngine(path, options=replace(LEAN, optimise=False)) as engine:
             yield engine
     finally:
         path.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..engines.errors import ParityError
 from ..engines.manifest import IMAGE, NOISE, POSTERIOR_NOISE, Parity
-from ..engines.parity import psnr, ssim
+from ..engines.parity import SSIM_WINDOW, psnr, ssim
 from .probe import probing
 from .samples import Sample, batches
 from .trace import UNQUANTISED
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 FP32_MAX_ABS = 1e-4
 FP16_TARGET_DB, FP16_FLOOR_DB = 40.0, 35.0
-_SSIM_WINDOW = 11
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def _against(reference: Outputs, got: Outputs) -> _Distance:
     pairs = list(zip(reference.images, got.images, strict=False))
     floats = zip(reference.unquantised, got.unquantised, strict=False)
     differences = [float(np.abs(a - b).max()) for a, b in floats]
-    small = min(reference.images[0].shape[:2]) < _SSIM_WINDOW
+    small = min(reference.images[0].shape[:2]) < SSIM_WINDOW
     return _Distance(
         # A NaN is a difference beyond all bounds, not one that max() may pass over.
         max_abs=max(math.inf if math.isnan(d) else d for d in differences),
