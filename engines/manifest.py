@@ -10,7 +10,7 @@ from ._schema import SchemaError, decode, encode
 from .base import TensorSpec
 from .errors import BundleError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # The generator's tensors, by the names that every engine, and every user of a bare plan, knows them by.
 FRAME, IMAGE, NOISE, POSTERIOR_NOISE = "frame", "image", "noise", "posterior_noise"
@@ -19,6 +19,9 @@ LATENT_CHANNELS = 4
 InputPrep = Literal["raw", "canny", "sketch"]
 Precision = Literal["fp32", "fp16"]
 Posterior = Literal["mean", "sample"]
+FrameFormat = Literal["rgb", "bgr", "rgba", "nv12", "yuyv"]
+ColourMatrix = Literal["bt601", "bt709"]
+ColourRange = Literal["limited", "full"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,22 @@ class Model:
     width: int
     height: int
     batch: int
+    passes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FrameLayout:
+    """The camera's own frame, of a bundle whose graph converts and resizes it itself; sizes are in pixels.
+
+    ``format`` is the frame's and ``output_format`` the image's. ``matrix`` and ``range`` say how YUV is meant.
+    """
+
+    width: int
+    height: int
+    format: str
+    output_format: str
+    matrix: str
+    range: str
 
 
 @dataclass(frozen=True)
@@ -95,8 +114,33 @@ class RangeLedger:
 
 
 @dataclass(frozen=True)
+class BuiltOn:
+    """The device a plan was built on and is bound to. ``sm`` as in ``sm_87``; ``driver`` as the system names it."""
+
+    gpu: str
+    sm: str
+    driver: str
+
+
+@dataclass(frozen=True)
+class GoldenParity:
+    """A plan's pictures against the bundle's goldens, on the device it was built on; the worst frame's figures.
+
+    A PSNR of None says that all are equal. ``max_levels``: the largest difference in grey levels.
+    """
+
+    frames: int
+    psnr_db: float | None
+    ssim: float
+    max_levels: int
+
+
+@dataclass(frozen=True)
 class EngineEntry:
-    """A plan in the bundle: what built it, for what, and what could and could not be checked where it was built."""
+    """A plan in the bundle: what built it, for what, and what could and could not be checked where it was built.
+
+    ``built_on`` is None for plans built without a device, ``parity`` for plans that could not be run where built.
+    """
 
     backend: str
     version: str
@@ -106,6 +150,8 @@ class EngineEntry:
     options: dict[str, str]
     checked: tuple[str, ...]
     unchecked: tuple[str, ...]
+    built_on: BuiltOn | None = None
+    parity: GoldenParity | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +176,7 @@ class Manifest:
     files: dict[str, FileEntry] = field(default_factory=dict)
     engines: tuple[EngineEntry, ...] = ()
     fp32_islands: tuple[str, ...] = ()
+    frame_layout: FrameLayout | None = None
     parity: Parity | None = None
     range_ledger: RangeLedger | None = None
     schema_version: int = SCHEMA_VERSION
