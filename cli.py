@@ -87,7 +87,8 @@ def export(
     console = Console(as_json, quiet, debug)
     with console.reporting_errors():
         from .export.recipe import ExportOptions
-        from .export.session import export_bundle, telling
+        from .export.events import telling
+        from .export.session import export_bundle
 
         width, height = _size(size)
         options = ExportOptions(

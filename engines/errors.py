@@ -18,6 +18,8 @@
     │   └── RangeError              a tensor does not fit FP16
     └── DeviceError              6  a disk, GPU or builder that failed
         ├── BuildError              the engine builder's child process failed
+        ├── SourceError             a camera or stream failed or went away; it may come back
+        ├── SinkError               a stream or display that takes pictures failed
         └── DiskFullError           nothing was half-written; the earlier output is intact
 
 The number is the exit code of the command line. Anything else that escapes is a bug and exits with 1.
@@ -104,6 +106,26 @@ class DeviceError(EdgeTurboError):
 
 
 class BuildError(DeviceError):
+    pass
+
+
+class SourceError(DeviceError):
+    """``reason``: a short fixed word for metrics, such as ``refused``, ``timeout``, ``end``, ``corrupt``, ``stall``."""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        reason: str = "error",
+        expected: str | None = None,
+        got: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(what, expected=expected, got=got, hint=hint)
+        self.reason = reason
+
+
+class SinkError(DeviceError):
     pass
 
 

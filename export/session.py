@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import metadata, util
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..engines.build import BuildProgress, BuildRequest, build_plan
@@ -18,6 +18,7 @@ from ..engines.bundle import GOLDENS, ONNX, ONNX_DATA, PLAN, Bundle, refuse_exis
 from ..engines.errors import MissingComponentError
 from ..engines.files import sha256_of
 from ..engines.manifest import EngineEntry, Manifest, Parity, Provenance, RangeLedger
+from .events import Event
 from .recipe import ExportOptions, Recipe, recipe_for, refuse_impossible
 
 if TYPE_CHECKING:
@@ -34,40 +35,6 @@ _PARITY_FRAMES, _PARITY_FRAMES_FULL_SIZE = 3, 1
 _FULL_SIZE_BYTES = 1_000_000_000  # of generator.onnx.data: SD-Turbo is 1.8 GB in FP16, a tiny model a few MB
 _GOLDEN_PAIRS = 2
 _GOLDENS_LIMIT = 4_000_000  # bytes: they travel to every device
-
-
-@dataclass(frozen=True)
-class Event:
-    """What happens during an export: a ``stage`` begins, something worth a ``note``, or worth a ``warning``.
-
-    ``fraction`` is how far the current stage is, 0 to 1, or None where that cannot be known.
-    """
-
-    kind: Literal["stage", "note", "warning"]
-    text: str
-    fraction: float | None = None
-
-
-class Teller(Protocol):
-    """Whoever can pass a line on to the user."""
-
-    def note(self, text: str) -> None: ...
-
-    def warn(self, text: str) -> None: ...
-
-
-def telling(teller: Teller, show: Callable[[str, float | None], None]) -> Callable[[Event], None]:
-    """A listener for ``export_bundle`` that shows stages with ``show`` and tells the rest to ``teller``."""
-
-    def hear(event: Event) -> None:
-        if event.kind == "stage":
-            show(event.text, event.fraction)
-        elif event.kind == "warning":
-            teller.warn(event.text)
-        else:
-            teller.note(event.text)
-
-    return hear
 
 
 @dataclass(frozen=True)

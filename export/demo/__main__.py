@@ -14,7 +14,8 @@ from ...runtime.image import Frame, load_frame, save_image
 from ...runtime.pictures import PictureRequest, translate_files
 from ...runtime.translator import Translator
 from ..recipe import ExportOptions
-from ..session import export_bundle, telling
+from ..events import telling
+from ..session import export_bundle
 from . import demo_base, demo_checkpoint, demo_frames
 
 _GAP = 8  # pixels of white between pictures of the contact sheet
