@@ -105,7 +105,12 @@ class Emission:
 
 
 class FrameSink(ABC):
-    """Pictures to somewhere. One thread writes; ``interrupt`` may come from any other."""
+    """Pictures to somewhere. One thread writes; ``interrupt`` may come from any other.
+
+    ``fixed_size`` says that every picture must have the size that the sink was opened for, as in a video file.
+    """
+
+    fixed_size: bool = True
 
     @property
     @abstractmethod
