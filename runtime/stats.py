@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # The newest so many samples of each timing are kept: percentiles are of these, however long a stream runs.
 _KEPT = 4096
+_RATE_SECONDS = 10.0
 
 TIMINGS = ("wait", "decode", "translate", "encode", "age_in", "age_out")
 
@@ -54,6 +55,7 @@ class StreamStats:
         self._lock = threading.Lock()
         self._samples: dict[str, deque[float]] = {name: deque(maxlen=_KEPT) for name in TIMINGS}
         self._counts: Counter[str] = Counter()
+        self._emissions: deque[int] = deque(maxlen=_KEPT)
         self._listeners: list[Callable[[str, float], None]] = []
 
     def add(self, **counts: int) -> None:
@@ -70,8 +72,17 @@ class StreamStats:
             self.add(repeated=1)
             return
         self.add(emitted=1)
+        self._emissions.append(now)
         self.time("encode", seconds)
         self.time("age_out", (now - emission.frame.captured_ns) / 1e9)
+
+    def rate(self) -> float:
+        """New pictures a second, over the last ten seconds or since the first."""
+        now = time.monotonic_ns()
+        recent = [taken for taken in tuple(self._emissions) if now - taken <= _RATE_SECONDS * 1e9]
+        if len(recent) < 2:
+            return 0.0
+        return (len(recent) - 1) / max((now - recent[0]) / 1e9, 1e-9)
 
     def drop(self, reason: str, count: int = 1) -> None:
         """Frames that were captured and will not be seen, and why."""
