@@ -1,0 +1,1 @@
+"""Streams through GStreamer: launch lines, the child process that runs them, and what feeds or drains it."""
