@@ -84,10 +84,7 @@ class Child:
             code = self._process.wait(_SECONDS_TO_END)  # its pipe may close before it is gone
         except subprocess.TimeoutExpired:
             return "it still runs"
-        if code < 0:
-            how = f"killed by {signal.Signals(-code).name}"
-        else:
-            how = f"exit code {code}"
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         self._log.seek(0)
         lines = [line for line in self._log.read().decode("utf-8", "replace").splitlines() if line.strip()]
         return "\n".join([how, *(redacted(line) for line in lines[-_SAID_LINES:])])
