@@ -2,50 +2,71 @@
 
 Beside the plan a build leaves ``build.log`` (what the builder said) and ``reproduce.sh`` (the same build again). The
 three appear together and only on success; an earlier plan and its log stay as they were until then. The log of a
-build that failed is left as ``build-failed.log``.
+build that failed is left as ``build-failed.log``; an interrupted build leaves nothing, not even a folder it made.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shlex
-import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
-from . import errors
-from .errors import BuildError, EdgeTurboError, InputError, MissingComponentError, UsageError
+from . import device
+from ._build_job import Job, flags
+from ._build_process import BuildProgress, Watch, failure, run
+from ._build_script import script
+from ._build_targets import RTX_TARGETS, check_targets, resolve_targets
+from .errors import DeviceError, InputError, UsageError
 from .files import replacing, writing_to
-from .manifest import EngineEntry
+from .manifest import BuiltOn, EngineEntry
+
+__all__ = [
+    "RTX_TARGETS",
+    "BuildProgress",
+    "BuildRequest",
+    "build_plan",
+    "check_targets",
+    "plan_folder",
+    "refuse_too_little_memory",
+    "resolve_targets",
+    "write_script",
+]
 
 LOG = "build.log"
 FAILED_LOG = "build-failed.log"
 SCRIPT = "reproduce.sh"
 
-# tensorrt_rtx.ComputeCapability of 1.5 to 1.7.
-RTX_TARGETS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_120", "sm_121")
-_TENSORRT_ONLY = {"sm_87": "Jetson Orin", "sm_90": "Hopper", "sm_110": "Jetson Thor"}
+BACKENDS = ("tensorrt", "tensorrt-rtx", "openvino")
+# The builder's process per byte of generator, weights included. Measured with TensorRT for RTX 1.7: 6.1 GB for a
+# generator of 1.8 GB. For TensorRT proper, which was not measured, the same is assumed: it holds the weights and the
+# plan likewise, and on a Jetson what it puts on the GPU besides.
+_MEMORY_PER_BYTE = 3.4
+_MEASURED = ("tensorrt", "tensorrt-rtx")
 
 _WORKER = f"{__package__}._build_worker"
-_SECONDS_TO_END = 5.0
-_LOG_LINES = 15
 
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build.
+    """What to build. None leaves the builder's own default.
 
     ``onnx``: the bundle's generator. ``plan``: where to write; an existing plan is replaced on success.
-    ``targets``: the GPU architectures that the one plan is to serve, e.g. ``("sm_89", "sm_120")``.
+    ``targets``: the GPU architectures that the one plan is to serve, e.g. ``("sm_89", "sm_120")``; for TensorRT this
+    device's own, which ``resolve_targets`` tells.
     ``onnx_sha256``: goes into the entry, so that it can be told later which generator the plan came from.
-    ``workspace_bytes``: the most GPU memory a layer may use for scratch; ``optimization_level``: 0 to 5. None leaves
-    the builder's own default. TensorRT for RTX 1.7 was seen to build the same plan at every level.
+    ``workspace_bytes``: the most GPU memory a layer may use for scratch; ``tactic_memory_bytes``: the most memory for
+    trying kernels (TensorRT's TACTIC_DRAM); ``optimization_level``: 0 to 5. TensorRT for RTX 1.7 was seen to build the
+    same plan at every level.
+    ``timing_cache``: TensorRT's timings of kernels from earlier builds: read if it is there, written when the build
+    succeeds. They make a build faster and may choose other kernels of the same speed; level 0 ignores them.
+    ``precision``: ``fp16`` or ``fp32``; what OpenVINO computes in, and whether TensorRT before 10 may use FP16, but for
+    ``fp32_islands`` (nodes' names). Later versions and TensorRT for RTX read both from the graph.
+    ``hints``: what else a backend's builder takes, by its own names.
+    ``plan_root``: the bundle's folder when ``onnx`` is not in it, but a lowered copy.
+    ``ignore_memory``: try even when the memory that is free looks too little.
     """
 
     backend: str
@@ -55,120 +76,173 @@ class BuildRequest:
     onnx_sha256: str
     workspace_bytes: int | None = None
     optimization_level: int | None = None
+    timing_cache: Path | None = None
+    tactic_memory_bytes: int | None = None
+    precision: str = "fp16"
+    fp32_islands: tuple[str, ...] = ()
+    hints: Mapping[str, str] = field(default_factory=dict)
+    plan_root: Path | None = None
+    ignore_memory: bool = False
 
     @property
     def plan_name(self) -> str:
-        """The plan's name in its bundle: relative to the ONNX file's folder, which is the bundle's root.
+        """The plan's name in its bundle: relative to ``plan_root``, or else to the ONNX file's folder.
 
         A plan written outside that folder has only its file name.
         """
-        plan, root = self.plan.resolve(), self.onnx.resolve().parent
+        plan, root = self.plan.resolve(), (self.plan_root or self.onnx.parent).resolve()
         return plan.relative_to(root).as_posix() if plan.is_relative_to(root) else plan.name
 
+    @property
+    def options(self) -> dict[str, str]:
+        """What decides the plan besides its generator, as the manifest has it. A timing cache does not: see above."""
+        numbers = {
+            "workspace_bytes": self.workspace_bytes,
+            "tactic_memory_bytes": self.tactic_memory_bytes,
+            "optimization_level": self.optimization_level,
+        }
+        given = {name: str(value) for name, value in numbers.items() if value is not None}
+        # Of an OpenVINO plan; everything else computes in the graph's precision.
+        precision = {"precision": self.precision} if self.backend == "openvino" else {}
+        return given | precision | dict(self.hints)
 
-@dataclass(frozen=True)
-class BuildProgress:
-    """How far a build is.
-
-    ``fraction``: of the builder's steps, not of its time (TensorRT for RTX spends most of that in one of the last
-    steps, and is silent there); 0 to 1, never falls, and 1 is the last message of a build that succeeded.
-    ``seconds`` since the builder's process began to work. ``peak_rss_bytes``: the most memory that process has held
-    so far, None where the system does not say.
-    """
-
-    phase: str
-    fraction: float
-    seconds: float
-    peak_rss_bytes: int | None
+    @property
+    def memory_needed(self) -> int | None:
+        """An estimate of what the build takes, in bytes; None for backends that nobody measured or can compare."""
+        return round(size_of(self.onnx) * _MEMORY_PER_BYTE) if self.backend in _MEASURED else None
 
 
 def build_plan(request: BuildRequest, on_progress: Callable[[BuildProgress], None] | None = None) -> EngineEntry:
     """Build one plan for all targets and return its entry for the manifest; nothing enters the manifest here.
 
-    Needs no GPU. Takes seconds for a small network, and three to four times the plan's size in memory. On failure, or
-    when interrupted (Ctrl-C), the builder's process is ended and an earlier plan is untouched.
+    TensorRT needs the GPU that the plan is for; the others need none. Takes seconds for a small network, minutes for a
+    large one with TensorRT, and three to four times the plan's size in memory. On failure, or when interrupted
+    (Ctrl-C), the builder's process is ended and an earlier plan is untouched.
 
     Raises UsageError for targets or options that cannot be meant, InputError for a missing ONNX file,
-    MissingComponentError without the builder's package, BuildError when the builder fails, DiskFullError.
+    MissingComponentError without the builder's package or a GPU that it needs, BuildError when the builder fails,
+    DeviceError when there is too little memory to begin, DiskFullError.
     """
     _check(request)
     plan = request.plan
-    report = on_progress or (lambda _: None)
-    with replacing(plan) as temporary, _failed_log(plan.parent / FAILED_LOG) as log:
-        watch = _Watch(report)
-        command = [sys.executable, "-m", _WORKER, *_flags(request, str(request.onnx), str(temporary))]
-        code = _run(command, log, watch)
+    watch = Watch(on_progress or (lambda _: None))
+    with ExitStack() as stack:
+        stack.enter_context(_only_on_success(plan.parent))
+        temporary, cache = stack.enter_context(replacing(plan)), None
+        if request.timing_cache is not None:
+            stack.enter_context(_only_on_success(request.timing_cache.parent))
+            cache = stack.enter_context(replacing(request.timing_cache))
+        log = stack.enter_context(_failed_log(plan.parent / FAILED_LOG))
+        job = replace(_job(request), plan=temporary, new_timing_cache=cache)
+        words = [word for pair in flags(job) for word in pair]
+        code = run([sys.executable, "-m", _WORKER, *words], log, watch)
         if watch.built is None:
-            raise _failure(request, watch, code, temporary)
+            names = {str(temporary): str(plan), str(cache): str(request.timing_cache)}
+            raise failure(watch, code, plan.parent / FAILED_LOG, names, size_of(request.onnx))
         entry = _entry(request, watch.built)
-        _write_script(request, entry.version)
+        write_script(request, entry.version)
         (plan.parent / FAILED_LOG).replace(plan.parent / LOG)
     last = watch.last
-    report(BuildProgress("built", 1.0, last.seconds if last else 0.0, watch.built["peak_rss_bytes"]))
+    if on_progress is not None:
+        on_progress(BuildProgress("built", 1.0, last.seconds if last else 0.0, watch.built["peak_rss_bytes"]))
     return entry
 
 
-def check_targets(targets: tuple[str, ...]) -> None:
-    """Raise UsageError unless TensorRT for RTX builds for each of ``targets``, named once. Cheap."""
-    valid = ", ".join(RTX_TARGETS)
-    for target in targets:
-        if target in _TENSORRT_ONLY:
-            raise UsageError(
-                f"TensorRT for RTX does not support {target} ({_TENSORRT_ONLY[target]}); this device needs TensorRT",
-                expected=valid,
-                got=target,
-            )
-        if target not in RTX_TARGETS:
-            raise UsageError(f"no target '{target}'", expected=valid, got=target)
-    twice = sorted({target for target in targets if targets.count(target) > 1})
-    if twice:
-        raise UsageError(f"target {', '.join(twice)} is named more than once")
-    if not targets:
-        raise UsageError("a build needs a target", expected=f"one or more of {valid}", hint="add --target sm_89")
+def plan_folder(backend: str, version: str, targets: tuple[str, ...]) -> str:
+    """Where a bundle keeps such a plan: ``engines/tensorrt-10.3.0-sm_87``; several targets are joined by ``+``."""
+    return f"engines/{backend}-{version}-{'+'.join(targets)}"
+
+
+def refuse_too_little_memory(request: BuildRequest) -> None:
+    """Raise DeviceError, with the numbers, when what is free now is less than ``request.memory_needed``. Cheap.
+
+    Does nothing when ``request.ignore_memory`` says so, or where the system or nobody's measurements tell. Swap does
+    not count as free: a Jetson's default swap is compressed memory (zram), and what the GPU uses cannot be swapped.
+    """
+    here, needed = device.memory(), request.memory_needed
+    if request.ignore_memory or here is None or needed is None or here.available >= needed:
+        return
+    raise DeviceError(
+        f"too little memory is free to build {request.plan.name} from {request.onnx.name}",
+        expected=f"about {needed:,} bytes, {_MEMORY_PER_BYTE} times the generator's {size_of(request.onnx):,}",
+        got=f"{here} (and {here.swap_free:,} of swap)",
+        hint="close other programs, on a Jetson the desktop (sudo systemctl isolate multi-user.target); or add a swap "
+        "file and --force-memory; or build on another device of the same SM and TensorRT version and copy the plan",
+    )
 
 
 def _check(request: BuildRequest) -> None:
-    if request.backend == "tensorrt":
-        raise MissingComponentError(
-            "TensorRT builds come with a later version of edgeturbo", hint="--engine tensorrt-rtx"
-        )
-    if request.backend != "tensorrt-rtx":
-        raise UsageError(f"no builder for the backend '{request.backend}'", expected="tensorrt-rtx")
-    check_targets(request.targets)
-    level, workspace = request.optimization_level, request.workspace_bytes
+    if request.backend not in BACKENDS:
+        raise UsageError(f"no builder for the backend '{request.backend}'", expected=", ".join(BACKENDS))
+    if request.targets != resolve_targets(request.backend, request.targets) or not request.targets:
+        raise UsageError("a build needs a target", got="none")
+    level, workspace, tactics = request.optimization_level, request.workspace_bytes, request.tactic_memory_bytes
     if level is not None and not 0 <= level <= 5:
         raise UsageError("no such optimization level", expected="0 to 5", got=str(level))
     if workspace is not None and workspace <= 0:
         raise UsageError("the workspace is too small", expected="more than 0 bytes", got=f"{workspace} bytes")
+    if tactics is not None and tactics <= 0:
+        raise UsageError("the memory for trying kernels is too small", expected="more than 0", got=f"{tactics} bytes")
+    _refuse_unused(request)
     if not request.onnx.is_file():
         raise InputError(f"{request.onnx} does not exist", hint="turbo-export --ckpt day2night.pkl --out day2night")
+    refuse_too_little_memory(request)
 
 
-def _flags(request: BuildRequest, onnx: str, plan: str) -> list[str]:
-    flags = ["--backend", request.backend, "--onnx", onnx, "--plan", plan]
-    for target in request.targets:
-        flags += ["--target", target]
-    for name, value in _options(request).items():
-        flags += [f"--{name.replace('_', '-')}", value]
-    return flags
+def _refuse_unused(request: BuildRequest) -> None:
+    """TensorRT for RTX compiles its kernels where the plan runs, and times none when it builds."""
+    if request.backend == "tensorrt":
+        return
+    for name, value in (("timing cache", request.timing_cache), ("limit for kernels", request.tactic_memory_bytes)):
+        if value is not None:
+            raise UsageError(f"a build with {request.backend} tries no kernels: it has no use for a {name}")
 
 
-def _options(request: BuildRequest) -> dict[str, str]:
-    options = {"workspace_bytes": request.workspace_bytes, "optimization_level": request.optimization_level}
-    return {name: str(value) for name, value in options.items() if value is not None}
+def _job(request: BuildRequest) -> Job:
+    """TensorRT for RTX takes precision from the graph, and OpenVINO knows no islands."""
+    job = Job(
+        backend=request.backend,
+        onnx=request.onnx,
+        plan=request.plan,
+        targets=request.targets,
+        workspace_bytes=request.workspace_bytes,
+        tactic_memory_bytes=request.tactic_memory_bytes,
+        optimization_level=request.optimization_level,
+        timing_cache=request.timing_cache,
+        hints=request.hints,
+    )
+    if request.backend == "tensorrt-rtx":
+        return job
+    islands = request.fp32_islands if request.backend == "tensorrt" else ()
+    return replace(job, precision=request.precision, fp32_islands=islands)
 
 
 def _entry(request: BuildRequest, built: dict[str, Any]) -> EngineEntry:
+    here = device.gpu() if request.backend in ("tensorrt", "tensorrt-rtx") else None
     return EngineEntry(
         backend=request.backend,
         version=built["version"],
         targets=request.targets,
         plan=request.plan_name,
         onnx_sha256=request.onnx_sha256,
-        options=_options(request),
+        options=request.options | built.get("options", {}),
         checked=tuple(built["checked"]),
         unchecked=tuple(built["unchecked"]),
+        built_on=BuiltOn(here.name, here.sm, here.driver) if here else None,
     )
+
+
+@contextmanager
+def _only_on_success(folder: Path) -> Iterator[None]:
+    """Remove again what of ``folder`` was not there before, if the block fails and leaves it empty."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # one that is not empty (a failed build's log), and those above it, stay
+            for path in new:
+                path.rmdir()
+        raise
 
 
 @contextmanager
@@ -182,138 +256,20 @@ def _failed_log(path: Path) -> Iterator[IO[bytes]]:
             raise
 
 
-class _Watch:
-    """What the builder's process has said so far."""
-
-    def __init__(self, report: Callable[[BuildProgress], None]) -> None:
-        self._report = report
-        self.last: BuildProgress | None = None
-        self.built: dict[str, Any] | None = None
-        self.failed: dict[str, str | None] | None = None
-
-    def hear(self, line: str) -> None:
-        if not line.endswith("\n"):
-            return  # the process was killed while it wrote
-        message = json.loads(line)
-        event = message.pop("event")
-        if event == "progress":
-            self.last = BuildProgress(**message)
-            self._report(self.last)
-        elif event == "built":
-            self.built = message
-        elif event == "failed":
-            self.failed = message
-
-
-def _run(command: list[str], log: IO[bytes], watch: _Watch) -> int:
-    """Run the builder's process to its end, or to ours; returns its exit code."""
-    try:
-        # A session of its own: a terminal's Ctrl-C reaches us alone, and we end the builder, which could not itself.
-        process = subprocess.Popen(  # noqa: S603 - our own module, and a list: no shell reads the paths
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            encoding="utf-8",
-            start_new_session=True,
-            # `python -m` would else let modules in the user's current folder hide installed ones (Python 3.11+).
-            env={**os.environ, "PYTHONSAFEPATH": "1"},
-        )
-    except OSError as error:
-        raise BuildError(f"cannot start the builder's process: {error.strerror}", got=_memory()) from error
-    output = cast("IO[str]", process.stdout)  # it was asked for as a pipe
-    with output:
-        try:
-            for line in output:
-                watch.hear(line)
-            return process.wait()
-        finally:
-            _end(process)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    try:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_SECONDS_TO_END)
-    finally:
-        # Also when a second Ctrl-C cuts the waiting short.
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-
-
-def _failure(request: BuildRequest, watch: _Watch, code: int, temporary: Path) -> EdgeTurboError:
-    """The error that the builder's process sent, or what its exit code tells, with where to read more."""
-    path = request.plan.parent / FAILED_LOG
-    hint = f"read {path}"
-    if watch.failed is not None:
-        kind = getattr(errors, watch.failed["error"] or "", BuildError)
-        # The user knows the plan, not the temporary name that it is written to.
-        texts = {
-            key: text and text.replace(str(temporary), str(request.plan))
-            for key, text in watch.failed.items()
-            if key != "error"
-        }
-        if issubclass(kind, BuildError):
-            texts["got"] = f"{texts['got']}\n{_tail(path)}"
-            texts["hint"] = hint
-        return kind(texts.pop("what") or "", **texts)
-    if code >= 0:
-        return BuildError(f"the engine builder ended with exit code {code}", got=_tail(path), hint=hint)
-    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-    likely = "out of memory is likely" if -code == getattr(signal, "SIGKILL", 9) else "a crash, or out of memory"
-    return BuildError(
-        f"the engine builder was killed by {name}: {likely}",
-        expected=f"memory for three to four times the generator, which is {_size(request.onnx):,} bytes",
-        got=f"{_held(watch.last)}; {_memory()}\n{_tail(path)}",
-        hint=f"close other programs, or build on a machine with more memory; {hint}",
-    )
-
-
-def _size(onnx: Path) -> int:
+def size_of(onnx: Path) -> int:
+    """The generator's bytes, its weights beside it included."""
     data = onnx.with_name(f"{onnx.name}.data")
     return onnx.stat().st_size + (data.stat().st_size if data.is_file() else 0)
 
 
-def _held(last: BuildProgress | None) -> str:
-    if last is None or last.peak_rss_bytes is None:
-        return "the builder's memory is unknown"
-    return f"the builder had held {last.peak_rss_bytes:,} bytes by '{last.phase}'"
-
-
-def _memory() -> str:
-    """This machine's memory in words (Linux; elsewhere nobody says)."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return "this machine's memory is unknown"
-    sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
-    return f"this machine has {sizes['MemTotal']:,} bytes, of which {sizes.get('MemAvailable', 0):,} are free now"
-
-
-def _tail(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
-    return "\n".join(["the log's last lines:", *lines]) if lines else "an empty log"
-
-
-def _write_script(request: BuildRequest, version: str) -> None:
-    folder = request.plan.parent
-    onnx = os.path.relpath(request.onnx, folder)
-    flags = _flags(request, onnx, "")
-    lines = [
-        '--plan "${1:-reproduced.plan}"' if flag == "--plan" else f"{flag} {shlex.quote(value)}"
-        for flag, value in zip(flags[::2], flags[1::2], strict=True)
-    ]
-    arguments = " \\\n  ".join(lines)
-    text = f"""#!/bin/sh
-# Builds the plan of this folder again, beside it: as reproduced.plan, or as the first argument says.
-# First built with tensorrt_rtx {version} from an ONNX file of SHA-256 {request.onnx_sha256}.
-set -eu
-cd -- "$(dirname -- "$0")"
-exec "${{PYTHON:-python3}}" -m {_WORKER} \\
-  {arguments}
-"""
-    with replacing(folder / SCRIPT) as temporary:
+def write_script(request: BuildRequest, version: str) -> None:
+    """Write ``reproduce.sh`` beside the plan: for a plan that was moved, with ``request`` as it would be there."""
+    path = request.plan.parent / SCRIPT
+    text = script(_job(request), _WORKER, version, request.onnx_sha256, lowered=_is_lowered(request))
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    (folder / SCRIPT).chmod(0o755)
+    path.chmod(0o755)
+
+
+def _is_lowered(request: BuildRequest) -> bool:
+    return request.plan_root is not None and request.onnx.resolve().parent != request.plan_root.resolve()

@@ -12,11 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgeturbo.engines._build_worker import Job, builder_config
+from edgeturbo.engines import device
+from edgeturbo.engines._build_job import Job
+from edgeturbo.engines._build_trt import builder_config
 from edgeturbo.engines.build import BuildProgress, BuildRequest, build_plan
 from edgeturbo.engines.errors import BuildError, DiskFullError, InputError, MissingComponentError, UsageError
 from edgeturbo.engines.manifest import EngineEntry
-from edgeturbo.engines.tensorrt_rtx import plan_problem, vendor_logger
+from edgeturbo.engines.reuse import here, reusable
+from edgeturbo.engines.tensorrt_rtx import plan_problem
+from edgeturbo.engines.vendor import TENSORRT_RTX
 
 onnx = pytest.importorskip("onnx", reason="the tests make their networks with onnx")
 rtx = pytest.importorskip("tensorrt_rtx", reason="the tests build plans with tensorrt_rtx")
@@ -128,6 +132,17 @@ def test_one_plan_serves_all_targets(generator: Path) -> None:
     assert "Engine generation completed" in plan.with_name("build.log").read_text()
 
 
+def test_an_openvino_plan_is_built_like_the_others(generator: Path) -> None:
+    pytest.importorskip("openvino", reason="builds a plan with openvino")
+    plan = generator.parent / "engines/ov/engine.plan"
+    asked = BuildRequest("openvino", generator, plan, ("cpu",), SHA256, precision="f32")
+    entry = build_plan(asked)
+    assert entry.options == {"precision": "f32", "cpu": device.cpu()}
+    assert entry.built_on is None
+    assert reusable(entry, SHA256, here(), asked.options)[0]
+    assert {path.name for path in plan.parent.iterdir()} == {"engine.plan", "build.log", "reproduce.sh"}
+
+
 def test_options_reach_the_builder(generator: Path) -> None:
     entry = build_plan(request(generator, workspace_bytes=1 << 28, optimization_level=0))
     assert entry.options == {"workspace_bytes": "268435456", "optimization_level": "0"}
@@ -138,9 +153,10 @@ def test_options_reach_the_builder(generator: Path) -> None:
         build_plan(request(generator, workspace_bytes=1 << 20))
 
     # Plans of TensorRT for RTX 1.7 do not show their optimization level, so look at what the builder is told.
-    job = Job(generator, generator, ("sm_86",), workspace_bytes=None, optimization_level=1)
-    config = builder_config(rtx, rtx.Builder(vendor_logger()), job)
+    job = Job("tensorrt-rtx", generator, generator, ("sm_86",), optimization_level=1)
+    config = builder_config(TENSORRT_RTX, rtx.Builder(TENSORRT_RTX.logger()), job)
     assert config.builder_optimization_level == 1
+    assert not config.get_flag(rtx.BuilderFlag.TF32)
 
 
 def test_progress_arrives_and_ends(generator: Path) -> None:
@@ -203,10 +219,6 @@ def test_refuses_what_cannot_be_meant(generator: Path) -> None:
         build_plan(request(generator, optimization_level=6))
     with pytest.raises(UsageError, match="workspace"):
         build_plan(request(generator, workspace_bytes=0))
-    with pytest.raises(UsageError, match="no builder for the backend 'openvino'"):
-        build_plan(BuildRequest("openvino", generator, plan, ("sm_89",), SHA256))
-    with pytest.raises(MissingComponentError, match="later version"):
-        build_plan(BuildRequest("tensorrt", generator, plan, ("sm_87",), SHA256))
     with pytest.raises(InputError, match=r"absent\.onnx does not exist"):
         build_plan(request(generator.with_name("absent.onnx")))
     assert not plan.exists()
