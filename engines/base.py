@@ -7,10 +7,10 @@ knowing all. A backend never falls back to another: what the user asked for runs
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .errors import UsageError
 
@@ -37,7 +37,8 @@ class TensorSpec:
 class Engine(ABC):
     """Executes one network with static shapes. A context manager: ``with OnnxRuntimeEngine(path) as engine: ...``.
 
-    Subclasses implement ``_open``, ``_run`` and ``_close``; checks and the open/closed state stand here once.
+    Subclasses implement ``_open``, ``_run`` and ``_close``, and where they can do better ``_run_stream`` and
+    ``_run_device``; checks and the open/closed state stand here once.
     An engine can be opened again after it was closed. It is not thread-safe: one thread calls ``run``.
     """
 
@@ -86,12 +87,67 @@ class Engine(ABC):
 
         Raises UsageError for a closed engine or a feed that does not fit, DeviceError when the device fails.
         """
-        if not self._is_open:
-            raise UsageError(f"the {self.backend} engine is closed", hint="use it in a `with` block, or call open()")
+        self._require_open()
         _check(feeds, self.inputs, "input")
         if out is not None:
             _check(out, self.outputs, "output buffer")
         return self._run(feeds, out)
+
+    def run_stream(self, feeds: Iterable[Tensors]) -> Iterator[Tensors]:
+        """``run`` for each of ``feeds``, in order; the caller owns the arrays of every result.
+
+        An engine that overlaps its work takes the next of ``feeds`` before it gives the last result: a result comes
+        at most one frame late, and the last ones when ``feeds`` ends. An array of ``feeds`` may be changed as soon
+        as the next is asked for. Where each frame's delay counts more than their number per second, use ``run``.
+
+        Raises what ``run`` raises, and what ``feeds`` raises; a result not given by then is lost.
+        """
+        self._require_open()
+        return self._run_stream(self._checked(feeds))
+
+    def run_device(self, feeds: Mapping[str, object], out: Mapping[str, object] | None = None) -> Mapping[str, Any]:
+        """Execute once with tensors that lie in the GPU's memory: nothing crosses to the host.
+
+        ``feeds`` and ``out`` hold objects with ``__dlpack__`` or ``__cuda_array_interface__`` (PyTorch, CuPy, Numba,
+        cuda.core …), C-contiguous, of the engine's dtypes and shapes, on its GPU. They stay the caller's.
+
+        Work that produces ``feeds``, or still uses ``out``, need not be finished when its stream is told by the
+        object: by ``__dlpack__``, or by ``stream`` in the interface's dictionary. Otherwise it must be. The call
+        returns when the results are complete, so whatever reads them needs no synchronisation.
+
+        Returns ``out`` when given; else objects with both interfaces on memory of the engine's, which hold their
+        contents until its next call (a ``run_stream`` calls with each frame) and are invalid after ``close``.
+
+        Raises UsageError for what does not fit, and from every backend that has no memory on a GPU.
+        """
+        self._require_open()
+        _check_names(feeds, self.inputs, "input")
+        if out is not None:
+            _check_names(out, self.outputs, "output buffer")
+        return self._run_device(feeds, out)
+
+    def _run_stream(self, feeds: Iterator[Tensors]) -> Iterator[Tensors]:
+        return (self._run(tensors, None) for tensors in feeds)
+
+    def _run_device(self, feeds: Mapping[str, object], out: Mapping[str, object] | None) -> Mapping[str, Any]:  # noqa: ARG002
+        raise UsageError(
+            f"the {self.backend} engine takes no tensors in a GPU's memory",
+            expected="the tensorrt or tensorrt-rtx engine",
+            hint="run(feeds) takes numpy arrays",
+        )
+
+    def _require_open(self) -> None:
+        if not self._is_open:
+            raise self._closed()
+
+    def _closed(self) -> UsageError:
+        return UsageError(f"the {self.backend} engine is closed", hint="use it in a `with` block, or call open()")
+
+    def _checked(self, feeds: Iterable[Tensors]) -> Iterator[Tensors]:
+        for tensors in feeds:
+            self._require_open()
+            _check(tensors, self.inputs, "input")
+            yield tensors
 
     def __enter__(self) -> Self:
         self.open()
@@ -103,13 +159,17 @@ class Engine(ABC):
         self.close()
 
 
-def _check(tensors: Tensors, specs: tuple[TensorSpec, ...], role: str) -> None:
+def _check_names(tensors: Mapping[str, object], specs: tuple[TensorSpec, ...], role: str) -> None:
     if set(tensors) != {spec.name for spec in specs}:
         raise UsageError(
             f"the engine's {role}s do not match",
             expected=", ".join(str(spec) for spec in specs),
             got=", ".join(sorted(tensors)) or "nothing",
         )
+
+
+def _check(tensors: Tensors, specs: tuple[TensorSpec, ...], role: str) -> None:
+    _check_names(tensors, specs, role)
     for spec in specs:
         tensor = tensors[spec.name]
         if tensor.dtype.name != spec.dtype or tensor.shape != spec.shape:

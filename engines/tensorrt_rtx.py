@@ -10,23 +10,31 @@ vendor's check alone.
 from __future__ import annotations
 
 import logging
-import mmap
 import struct
-from collections import deque
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import import_module
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Literal
 
-from .base import Engine, TensorSpec
-from .cuda import DeviceBuffer, PinnedArray, Stream, driver_problem, require_bindings
+from . import _plan_engine
+from ._buffer_set import LoadedPlan
+from ._plan_engine import NO_GRAPH_WANTED, PlanEngine, PlanFacts, PlanOptions
 from .errors import BundleError, DeviceError, EdgeTurboError, InputError, MissingComponentError
+from .files import replacing
+from .vendor import TENSORRT_RTX
 
-if TYPE_CHECKING:
-    from .base import Tensors
+__all__ = [
+    "PlanFacts",
+    "PlanHeader",
+    "PlanOptions",
+    "TensorRtRtxEngine",
+    "check_plan",
+    "deserialize",
+    "device_refusal",
+    "plan_problem",
+    "read_header",
+    "unusable_reason",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +43,7 @@ _MAGIC = b"vtrt"
 # Magic, 0, format, 0, the whole plan's bytes, then the version of TensorRT for RTX that built it.
 _HEADER = struct.Struct("<4sIIIQ4B")
 _KNOWN_FORMAT = 2
-_REBUILD = "the bundle's turbo-export command (turbo-inspect prints it) again, with --force"
+_REBUILD = "turbo-build BUNDLE --engine tensorrt-rtx --force"
 
 
 @dataclass(frozen=True)
@@ -46,26 +54,9 @@ class PlanHeader:
     version: tuple[int, ...] | None
 
 
-def load_tensorrt_rtx() -> Any:
-    """The ``tensorrt_rtx`` package. Raises MissingComponentError when it cannot be imported."""
-    try:
-        return import_module("tensorrt_rtx")
-    except ImportError as error:
-        raise MissingComponentError(
-            f"the tensorrt_rtx package cannot be imported: {error}", hint='pip install "edgeturbo[rtx]"'
-        ) from error
-
-
 def unusable_reason() -> str | None:
     """Why no plan can run here, in one sentence, or None when this backend is usable."""
-    try:
-        load_tensorrt_rtx()
-        problem = driver_problem()
-        if problem is None:
-            require_bindings()
-    except MissingComponentError as error:
-        return f"{error.what} ({error.hint})"
-    return problem
+    return _plan_engine.unusable_reason(TENSORRT_RTX)
 
 
 def plan_problem(path: Path | str) -> str | None:
@@ -74,13 +65,7 @@ def plan_problem(path: Path | str) -> str | None:
     Looks at the header and the file's size, needs no driver, and says nothing of the GPU. Without the package only
     what the header itself tells is checked. Raises InputError when the file cannot be read.
     """
-    try:
-        check_plan(Path(path))
-    except BundleError as error:
-        return f"{error.what}: expected {error.expected}, got {error.got}"
-    except MissingComponentError:
-        return None
-    return None
+    return _plan_engine.problem_with(check_plan, path)
 
 
 def check_plan(path: Path) -> None:
@@ -89,7 +74,7 @@ def check_plan(path: Path) -> None:
     Raises MissingComponentError without the package, after what can be checked without it.
     """
     found = read_header(path)
-    trt = load_tensorrt_rtx()
+    trt = TENSORRT_RTX.load()
     here = tuple(int(number) for number in trt.__version__.split(".")[:3])
     if found.version is not None and found.version[:3] != here:
         raise _other_version(path, ".".join(map(str, found.version)), trt.__version__)
@@ -141,10 +126,10 @@ def _other_version(path: Path, built_with: str, here: str) -> BundleError:
 
 def _diagnostics(trt: Any, path: Path) -> int:
     """The vendor's diagnostic bits. Its verdict is INVALID whenever there is no driver, so only the bits count."""
-    runtime = trt.Runtime(vendor_logger())
+    runtime = trt.Runtime(TENSORRT_RTX.logger())
     with path.open("rb") as stream:
         head = stream.read(runtime.engine_header_size)
-    with _as_details():
+    with TENSORRT_RTX.as_details():
         _, bits = runtime.get_engine_validity(head)
     return int(bits)
 
@@ -155,7 +140,7 @@ def _bit(trt: Any, name: str) -> int:
 
 def device_refusal(path: Path) -> EdgeTurboError | None:
     """Why this machine's GPU and driver cannot run a plan that passed ``check_plan``, or None. Needs a driver."""
-    trt = load_tensorrt_rtx()
+    trt = TENSORRT_RTX.load()
     bits = _diagnostics(trt, path)
     name = path.name
     if bits & _bit(trt, "UNSUPPORTED_CC"):
@@ -165,183 +150,102 @@ def device_refusal(path: Path) -> EdgeTurboError | None:
     if bits & _bit(trt, "INSUFFICIENT_GPU_MEMORY"):
         return DeviceError(f"{name} needs more GPU memory than there is", hint="close other programs that use the GPU")
     if bits & _bit(trt, "CUDA_ERROR"):
-        return DeviceError(f"{name} cannot be checked: CUDA failed", got=last_errors(), hint="nvidia-smi")
+        return DeviceError(f"{name} cannot be checked: CUDA failed", got=TENSORRT_RTX.last_errors(), hint="nvidia-smi")
     return None
 
 
 def deserialize(path: Path) -> tuple[Any, Any]:
-    """The vendor's runtime and engine of a checked plan. Raises DeviceError, or what ``device_refusal`` says."""
+    """The vendor's runtime and engine of a checked plan.
+
+    Raises what ``device_refusal`` says, BundleError when the library refuses the plan, DeviceError when the machine is
+    at fault.
+    """
     refusal = device_refusal(path)
     if refusal is not None:
         raise refusal
-    trt = load_tensorrt_rtx()
-    runtime = trt.Runtime(vendor_logger())
-    # Mapped, not read: the vendor's library copies what it keeps, and a plan may take gigabytes.
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as plan:
-        engine = runtime.deserialize_cuda_engine(plan)
-    if engine is None:
-        raise DeviceError(f"{path} could not be deserialised", got=last_errors(), hint=_REBUILD)
-    return runtime, engine
+    return _plan_engine.deserialize(TENSORRT_RTX, path, _REBUILD)
 
 
-@lru_cache(maxsize=1)
-def vendor_logger() -> Any:
-    """The one logger of the vendor's library in this process; it writes to Python's ``logging``, under this module."""
-    trt = load_tensorrt_rtx()
-    severity = trt.ILogger.Severity
-    levels = {
-        severity.INTERNAL_ERROR: logging.CRITICAL,
-        severity.ERROR: logging.ERROR,
-        severity.WARNING: logging.WARNING,
-        severity.INFO: logging.INFO,
-    }
+class TensorRtRtxEngine(PlanEngine):
+    """Runs ``engine.plan`` with TensorRT for RTX, which compiles the plan's kernels for this GPU when it opens.
 
-    class PythonLogger(trt.ILogger):  # type: ignore[name-defined,misc] # the vendor's package has no types
-        def __init__(self) -> None:
-            super().__init__()
-            self.details_only = False
-            self.errors: deque[str] = deque(maxlen=5)
-
-        def log(self, severity: Any, message: str) -> None:
-            level = logging.DEBUG if self.details_only else levels.get(severity, logging.DEBUG)
-            if level >= logging.ERROR:
-                self.errors.append(message)
-            _log.log(level, "%s", message)
-
-    return PythonLogger()
-
-
-def last_errors() -> str:
-    """What the vendor's library complained of last, and forget it."""
-    errors = vendor_logger().errors
-    text = "\n".join(errors) or "no message of TensorRT for RTX"
-    errors.clear()
-    return text
-
-
-@contextmanager
-def _as_details() -> Iterator[None]:
-    """Log what the vendor says at DEBUG: its validity check calls a missing driver a fatal error, we do not."""
-    logger = vendor_logger()
-    logger.details_only = True
-    try:
-        yield
-    finally:
-        logger.details_only = False
-
-
-@dataclass(frozen=True)
-class _Port:
-    """A tensor at the engine's border with its buffers on both sides."""
-
-    spec: TensorSpec
-    host: PinnedArray
-    device: DeviceBuffer
-
-
-class TensorRtRtxEngine(Engine):
-    """Runs ``engine.plan`` with TensorRT for RTX: one execution context, buffers allocated once, a stream of its own.
-
-    Opening raises BundleError for a file that is no plan, was cut short or is another version's;
-    MissingComponentError without the package, cuda-python or an NVIDIA driver; DeviceError when the GPU fails.
-
-    Deserialising and running need a GPU: that path is exercised by ``tests/gpu`` alone.
+    CUDA graphs are left to the library (``cuda_graph_strategy``, NVIDIA's "Working with RTX CUDA Graphs"): a capture
+    of ours would need plans that were built with REQUIRE_USER_ALLOCATION. See ``PlanEngine`` for the rest.
     """
 
     backend = "tensorrt-rtx"
+    vendor = TENSORRT_RTX
 
-    def __init__(self, plan: Path | str) -> None:
-        super().__init__()
-        self.plan = Path(plan)
-        self._inputs: tuple[_Port, ...] = ()
-        self._outputs: tuple[_Port, ...] = ()
-        self._stream: Stream | None = None
-        self._context: Any = None
-        self._vendor: tuple[Any, ...] = ()
-        self._resources = ExitStack()
+    def __init__(self, plan: Path | str, options: PlanOptions | None = None) -> None:
+        super().__init__(plan, options)
+        # Attributes and no local variables, so that an error's traceback does not keep them.
+        self._config: Any = None
+        self._cache: Any = None
 
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return tuple(port.spec for port in self._inputs)
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return tuple(port.spec for port in self._outputs)
-
-    def _open(self) -> None:
+    def _check(self) -> None:
         check_plan(self.plan)
-        problem = driver_problem()
-        if problem is not None:
-            raise MissingComponentError(
-                f"{self.plan.name} cannot run here: {problem}",
-                hint="turbo-run BUNDLE --engine onnxruntime runs the same generator on the CPU",
-            )
-        require_bindings()
+
+    def _load(self) -> LoadedPlan:
+        loaded = LoadedPlan(TENSORRT_RTX, self.plan, _REBUILD, *deserialize(self.plan), new_context=None)
         try:
-            self._take_device()
+            self._configure(loaded)
         except BaseException:
-            self._close()
+            self._let_go()
+            loaded.free()
             raise
+        return loaded
 
-    def _take_device(self) -> None:
-        trt = load_tensorrt_rtx()
-        runtime, engine = deserialize(self.plan)
-        self._vendor = (runtime, engine)
-        self._context = engine.create_execution_context()
-        if self._context is None:
-            raise DeviceError(f"{self.plan.name} got no execution context", got=last_errors(), hint="nvidia-smi")
-        self._stream = Stream()
-        self._resources.callback(self._stream.free)
-        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-        fed = {name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT}
-        self._inputs = tuple(self._port(trt, engine, name) for name in names if name in fed)
-        self._outputs = tuple(self._port(trt, engine, name) for name in names if name not in fed)
+    def _configure(self, loaded: LoadedPlan) -> None:
+        trt, wanted = TENSORRT_RTX.load(), self.options.cuda_graph
+        self._config = loaded.engine.create_runtime_config()
+        self._config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        strategy = trt.CudaGraphStrategy
+        self._config.cuda_graph_strategy = strategy.WHOLE_GRAPH_CAPTURE if wanted else strategy.DISABLED
+        loaded.library_graph = wanted
+        loaded.no_capture = "left to TensorRT for RTX (WHOLE_GRAPH_CAPTURE)" if wanted else NO_GRAPH_WANTED
+        if self.options.runtime_cache is not None:
+            loaded.runtime_cache = self._give_cache(self.options.runtime_cache)
+        loaded.new_context = partial(loaded.engine.create_execution_context, self._config)
 
-    def _port(self, trt: Any, engine: Any, name: str) -> _Port:
-        spec = self._spec(trt, engine, name)
-        host = PinnedArray(spec.shape, spec.dtype)
-        self._resources.callback(host.free)
-        device = DeviceBuffer(host.array.nbytes)
-        self._resources.callback(device.free)
-        if not self._context.set_tensor_address(name, device.address):
-            raise DeviceError(f"{self.plan.name} refuses a buffer for '{name}'", got=last_errors(), hint=_REBUILD)
-        return _Port(spec, host, device)
+    def _give_cache(self, path: Path) -> Literal["loaded", "new"]:
+        """The library checks that a cache is its own, of this version, GPU and driver, and else starts a new one."""
+        self._cache = self._config.create_runtime_cache()
+        kept = _content(path)
+        state: Literal["loaded", "new"] = "loaded" if kept and self._cache.deserialize(kept) else "new"
+        if kept and state == "new":
+            _log.info("%s is not of this version, GPU and driver: it starts anew", path)
+        if not self._config.set_runtime_cache(self._cache):
+            raise DeviceError("TensorRT for RTX takes no runtime cache", got=TENSORRT_RTX.last_errors())
+        return state
 
-    def _spec(self, trt: Any, engine: Any, name: str) -> TensorSpec:
-        import numpy as np
+    def _opened(self) -> None:
+        path = self.options.runtime_cache
+        if path is None:
+            return
+        blob = self._cache.serialize()
+        if blob is None:
+            raise DeviceError(f"TensorRT for RTX gave nothing to write to {path}", got=TENSORRT_RTX.last_errors())
+        content = bytes(memoryview(blob))
+        if content != _content(path):
+            with replacing(path) as temporary:
+                temporary.write_bytes(content)
 
-        shape = tuple(int(size) for size in engine.get_tensor_shape(name))
-        if min(shape, default=1) < 1:
-            raise BundleError(
-                f"{self.plan} has a tensor '{name}' of no fixed shape", got=str(list(shape)), hint=_REBUILD
-            )
-        try:
-            return TensorSpec(name, np.dtype(trt.nptype(engine.get_tensor_dtype(name))).name, shape)
-        except TypeError as error:
-            raise BundleError(f"{self.plan}: numpy has no type for '{name}': {error}", hint=_REBUILD) from error
+    def _let_go(self) -> None:
+        self._config = self._cache = None
 
-    def _run(self, feeds: Tensors, out: Tensors | None) -> Tensors:
-        import numpy as np
-
-        stream = cast("Stream", self._stream)  # an open engine has one; Engine.run refuses a closed engine
-        for port in self._inputs:
-            np.copyto(port.host.array, feeds[port.spec.name])
-            stream.upload(port.host, port.device)
-        if not self._context.execute_async_v3(stream.handle):
-            raise DeviceError(f"{self.plan.name} did not run", got=last_errors(), hint="nvidia-smi")
-        for port in self._outputs:
-            stream.download(port.device, port.host)
-        stream.synchronize()
-        if out is None:
-            return {port.spec.name: port.host.array.copy() for port in self._outputs}
-        for port in self._outputs:
-            np.copyto(out[port.spec.name], port.host.array)
-        return out
+    def _drop(self) -> None:
+        self._let_go()
+        super()._drop()
 
     def _close(self) -> None:
-        # The context points to the buffers, so it goes first; nothing is in flight: _run waits for its stream.
-        self._context = None
-        self._stream = None
-        self._inputs = self._outputs = ()
-        self._resources.close()
-        self._vendor = ()
+        self._let_go()
+        super()._close()
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}", hint="name another runtime cache") from error
