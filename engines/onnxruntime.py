@@ -1,7 +1,7 @@
-"""ONNX Runtime on the CPU: the backend that runs wherever Python does, and the one parity is measured with.
+"""ONNX Runtime: on the CPU the backend that runs wherever Python does, and the one parity is measured with; or on CUDA.
 
-The module has the library's name; ``import onnxruntime`` below is the library, because imports in this package that
-mean the package are relative.
+TensorRT's provider is not used: this package builds and runs plans itself. The module has the library's name;
+``import onnxruntime`` below is the library, because imports in this package that mean the package are relative.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from . import _ort_cuda
+from ._ort_binding import Binding
+from ._ort_errors import cpu_error, cuda_error, exceptions
 from .base import Engine, TensorSpec
-from .errors import BundleError, DeviceError, MissingComponentError
+from .errors import BundleError, DeviceError, EdgeTurboError, MissingComponentError, UsageError
 
 if TYPE_CHECKING:
     from .base import Tensors
@@ -29,21 +32,7 @@ _NUMPY_NAMES = {
     "tensor(bool)": "bool",
 }
 
-# ONNX Runtime's exceptions share no base; these are the ones its sessions raise.
-_EXCEPTIONS = (
-    "EPFail",
-    "EngineError",
-    "Fail",
-    "InvalidArgument",
-    "InvalidGraph",
-    "InvalidProtobuf",
-    "ModelRequiresCompilation",
-    "NoModel",
-    "NoSuchFile",
-    "NotFound",
-    "NotImplemented",
-    "RuntimeException",
-)
+_DEVICES = ("cpu", "cuda")
 
 # Errors reach the caller as exceptions, with ONNX Runtime's own words in them: not a second time on stderr.
 _LOG_FATAL_ONLY = 4
@@ -51,8 +40,12 @@ _LOG_FATAL_ONLY = 4
 
 @dataclass(frozen=True)
 class OnnxRuntimeOptions:
-    """``threads``: None takes every core. The others trade memory for time; all off is leanest.
+    """``device``: ``cpu``, or ``cuda`` for the first GPU, wholly or not at all.
 
+    ``cuda_graph``: on CUDA, the first run records what it launches and later ones replay it. ``binding``: on the CPU,
+    use tensors at fixed addresses, as CUDA always does; it was measured to be no faster there.
+
+    The rest is for the CPU. ``threads``: None takes every core. The others trade memory for time; all off is leanest.
     ``arena`` keeps freed memory for the next run. ``prepack`` rearranges weights for faster kernels and thereby holds
     a second copy of them, which at full size is gigabytes. ``optimise`` rewrites the graph, which folds casts of
     weights into wider weights.
@@ -62,16 +55,22 @@ class OnnxRuntimeOptions:
     arena: bool = True
     prepack: bool = True
     optimise: bool = True
+    device: str = "cpu"
+    cuda_graph: bool = True
+    binding: bool = False
 
 
 LEAN = OnnxRuntimeOptions(arena=False, prepack=False)
 
 
 class OnnxRuntimeEngine(Engine):
-    """Runs an ONNX file with static shapes on the CPU.
+    """Runs an ONNX file with static shapes on the CPU or, when ``options.device`` says so, on CUDA.
 
-    ``open`` raises MissingComponentError without the package and BundleError for a file that it cannot load; ``run``
-    raises DeviceError. The arrays that ``run`` returns are the caller's; with ``out`` the result is copied there.
+    ``open`` raises MissingComponentError without the package, a GPU or a driver that is new enough, BundleError for a
+    file that it cannot load, DeviceError when memory runs out; ``run`` raises DeviceError, which names the bytes where
+    ONNX Runtime does. The arrays that ``run`` returns are the caller's; with ``out`` the result is copied there.
+
+    ``backend`` is ``onnxruntime`` or ``onnxruntime-cuda``.
     """
 
     backend: ClassVar[str] = "onnxruntime"
@@ -79,11 +78,19 @@ class OnnxRuntimeEngine(Engine):
     def __init__(
         self, onnx: Path | str, *, threads: int | None = None, options: OnnxRuntimeOptions | None = None
     ) -> None:
-        """``threads`` is short for ``OnnxRuntimeOptions(threads=...)`` and yields to ``options``."""
+        """``threads`` is short for ``OnnxRuntimeOptions(threads=...)`` and yields to ``options``.
+
+        Raises UsageError for a device that is none of ``cpu`` and ``cuda``.
+        """
         super().__init__()
         self._onnx = Path(onnx)
         self._options = options or OnnxRuntimeOptions(threads=threads)
+        if self._options.device not in _DEVICES:
+            raise UsageError("no such device", expected=" or ".join(_DEVICES), got=self._options.device)
+        if self._on_cuda:
+            self.backend = "onnxruntime-cuda"  # type: ignore[misc] # one class, two names: the device is an option
         self._session: Any = None
+        self._binding: Binding | None = None
         self._inputs: tuple[TensorSpec, ...] = ()
         self._outputs: tuple[TensorSpec, ...] = ()
 
@@ -95,35 +102,71 @@ class OnnxRuntimeEngine(Engine):
     def outputs(self) -> tuple[TensorSpec, ...]:
         return self._outputs
 
+    @property
+    def _on_cuda(self) -> bool:
+        return self._options.device == "cuda"
+
     def _open(self) -> None:
         runtime = _library()
         try:
-            session = runtime.InferenceSession(
-                str(self._onnx), _session_options(runtime, self._options), providers=["CPUExecutionProvider"]
-            )
-        except _exceptions() as error:
-            raise BundleError(
-                f"ONNX Runtime cannot load {self._onnx}: {error}", hint="export the bundle again"
+            self._session = self._new_session(runtime)
+            self._inputs = tuple(_spec(self._onnx, node) for node in self._session.get_inputs())
+            self._outputs = tuple(_spec(self._onnx, node) for node in self._session.get_outputs())
+            if self._on_cuda or self._options.binding:
+                specs = (self._inputs, self._outputs)
+                self._binding = Binding(runtime, self._session, specs, self._options.device)
+        except exceptions() as error:
+            self._close()
+            what = f"ONNX Runtime cannot load {self._onnx}"
+            raise self._device_error(error, what) or BundleError(
+                f"{what}: {error}", hint="export the bundle again"
             ) from error
-        self._inputs = tuple(_spec(self._onnx, node) for node in session.get_inputs())
-        self._outputs = tuple(_spec(self._onnx, node) for node in session.get_outputs())
-        self._session = session
+        except BaseException:
+            self._close()
+            raise
+
+    def _new_session(self, runtime: Any) -> Any:
+        session_options = _session_options(runtime, self._options)
+        if self._on_cuda:
+            return _ort_cuda.open_session(runtime, self._onnx, session_options, cuda_graph=self._options.cuda_graph)
+        return runtime.InferenceSession(
+            str(self._onnx), session_options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
 
     def _close(self) -> None:
+        self._binding = None
         self._session = None
         self._inputs = self._outputs = ()
 
     def _run(self, feeds: Tensors, out: Tensors | None) -> Tensors:
-        names = [spec.name for spec in self._outputs]
         try:
+            if self._binding is not None:
+                return self._binding.run(feeds, out)
+            names = [spec.name for spec in self._outputs]
             values = self._session.run(names, dict(feeds))
-        except _exceptions() as error:
-            raise DeviceError(f"ONNX Runtime failed to run {self._onnx}: {error}") from error
+        except exceptions() as error:
+            what = f"ONNX Runtime failed to run {self._onnx}"
+            raise self._device_error(error, what) or DeviceError(f"{what}: {error}") from error
         if out is None:
             return dict(zip(names, values, strict=True))
         for name, value in zip(names, values, strict=True):
             np.copyto(out[name], value)
         return out
+
+    def _device_error(self, error: Exception, doing: str) -> EdgeTurboError | None:
+        return cuda_error(error, doing) if self._on_cuda else cpu_error(error, doing)
+
+
+def cuda_problem() -> str | None:
+    """Why ONNX Runtime cannot use CUDA here, in one sentence, or None when it can. Opens no session.
+
+    Only opening an engine tells whether CUDA's and cuDNN's own libraries can be loaded, and the memory suffices.
+    """
+    try:
+        runtime = _library()
+    except MissingComponentError as error:
+        return f"{error.what} ({_ort_cuda.HINT})"
+    return _ort_cuda.provider_problem(runtime)
 
 
 def _library() -> Any:
@@ -149,13 +192,6 @@ def _session_options(runtime: Any, options: OnnxRuntimeOptions) -> Any:
     if not options.prepack:
         session_options.add_session_config_entry("session.disable_prepacking", "1")
     return session_options
-
-
-def _exceptions() -> tuple[type[Exception], ...]:
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    known = (getattr(state, name, None) for name in _EXCEPTIONS)
-    return (RuntimeError, *(kind for kind in known if kind is not None))
 
 
 def _spec(onnx: Path, node: Any) -> TensorSpec:
