@@ -29,7 +29,7 @@ $(VENV)/demo.stamp: $(VENV)/bin/pip pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/demo.stamp
-	$(PIP) install -c constraints.txt -e ".[cpu,export,rtx,canny,dev]"
+	$(PIP) install -c constraints.txt -e ".[cpu,export,rtx,openvino,camera,service,canny,dev]"
 	touch $@
 
 clean:

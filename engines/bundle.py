@@ -16,6 +16,8 @@ ONNX = "generator.onnx"
 ONNX_DATA = "generator.onnx.data"
 PLAN = "engine.plan"
 GOLDENS = "goldens"
+BUILD_LOG = "build.log"
+BUILD_SCRIPT = "reproduce.sh"
 
 # A plan of a further target lies at engines/<backend>-<version>-<target>/engine.plan, two folders below its manifest.
 _LEVELS_ABOVE_A_PLAN = 3
@@ -168,6 +170,21 @@ def add_files(bundle: Bundle, names: tuple[str, ...], engine: EngineEntry) -> Bu
     files = {**bundle.manifest.files, **{name: entry_of(bundle.root / name) for name in names}}
     engines = (*(entry for entry in bundle.manifest.engines if entry.plan != engine.plan), engine)
     manifest = replace(bundle.manifest, files=files, engines=engines)
+    _write_manifest(bundle.root, manifest)
+    return Bundle(bundle.root, manifest)
+
+
+def without_plan(bundle: Bundle, plan: str) -> Bundle:
+    """Take a plan, and the files beside it, out of the manifest (atomically); the files themselves stay."""
+    if all(entry.plan != plan for entry in bundle.manifest.engines):
+        return bundle
+    folder = PurePosixPath(plan).parent
+    beside = {str(folder / name) for name in (PLAN, BUILD_LOG, BUILD_SCRIPT)}
+    manifest = replace(
+        bundle.manifest,
+        files={name: entry for name, entry in bundle.manifest.files.items() if name not in beside},
+        engines=tuple(entry for entry in bundle.manifest.engines if entry.plan != plan),
+    )
     _write_manifest(bundle.root, manifest)
     return Bundle(bundle.root, manifest)
 

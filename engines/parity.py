@@ -18,6 +18,11 @@ _SIGMA = 1.5
 _C1 = (0.01 * 255.0) ** 2
 _C2 = (0.03 * 255.0) ** 2
 
+# What a gate wants of a generator of each precision, and what it insists on, as PSNR in dB against the reference's
+# pictures. FP32 engines differ where truncation tips: one value in a hundred by one grey level is 68 dB.
+PSNR_TARGET_DB = {"fp16": 40.0, "fp32": 60.0}
+PSNR_FLOOR_DB = {"fp16": 35.0, "fp32": 50.0}
+
 
 def psnr(a: NDArray[Any], b: NDArray[Any], peak: float = 255.0) -> float:
     """Peak signal-to-noise ratio in dB: ``10 log10(peak^2 / mean((a - b)^2))``; ``inf`` when the two are equal.

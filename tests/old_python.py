@@ -1,7 +1,7 @@
 """Import the runtime under Python 3.10, JetPack 6's, where such an interpreter is found; say so where none is.
 
 Run as a script by ``make test``: it makes a virtual environment with the base dependencies alone, installs the package
-there as a user would, checks that no training framework came along, and imports every module of engines and runtime.
+there as a user would, checks that no training framework came along, and imports every module of cli, engines and runtime.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import importlib, pathlib, sys
 from importlib import metadata
 import edgeturbo
 root = pathlib.Path(edgeturbo.__file__).parent
-names = ["edgeturbo.cli"]
-for floor in ("engines", "runtime"):
-    names += [f"edgeturbo.{floor}.{path.stem}" for path in (root / floor).glob("*.py") if path.stem != "__init__"]
+names = []
+for floor in ("cli", "engines", "runtime"):
+    modules = [path.relative_to(root).with_suffix("").parts for path in (root / floor).rglob("*.py")]
+    names += [".".join(("edgeturbo", *parts)) for parts in modules if parts[-1] != "__init__"]
 for name in names:
     importlib.import_module(name)
 installed = {found.metadata["Name"].lower() for found in metadata.distributions()}

@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from edgeturbo import cli
+from edgeturbo.cli import build, export, inspect, run
 
-_COMMANDS = {"turbo-export": cli.export_main, "turbo-run": cli.run_main, "turbo-inspect": cli.inspect_main}
+_COMMANDS = {
+    "turbo-export": export.main,
+    "turbo-build": build.main,
+    "turbo-run": run.main,
+    "turbo-inspect": inspect.main,
+}
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def read_pnm(stream: IO[bytes]) -> NDArray[np.uint8] | None:
         fields += [int(number) for number in line.partition(b"#")[0].split()]
     width, height, _ = fields
     picture = np.empty((height, width, 3), np.uint8)
-    return picture if _fill(stream, memoryview(picture).cast("B")) else None
+    return picture if _fill(stream, picture.data.cast("B")) else None
 
 
 def _line(stream: IO[bytes]) -> bytes | None:

@@ -77,7 +77,7 @@ def sink_line(uri: Uri, options: StreamOptions, board: Board) -> Words:
         push = ("rtspclientsink", f"location={uri.address}", "protocols=tcp", "latency=0")
         return (*encoder(options, board), "!", *push)
     if uri.kind is Kind.VIDEO and uri.path is not None:
-        muxer = ("mp4mux", "fragment-duration=1000") if uri.path.suffix == ".mp4" else ("matroskamux",)
+        muxer: Words = ("mp4mux", "fragment-duration=1000") if uri.path.suffix == ".mp4" else ("matroskamux",)
         return (*encoder(options, board), "!", *muxer, "!", "filesink", f"location={uri.path}")
     raise UsageError(f"{uri} is not written through GStreamer", hint="leave --backend out")
 
@@ -89,7 +89,7 @@ def encoder(options: StreamOptions, board: Board) -> Words:
         raise UsageError(f"GStreamer is not asked to encode {codec} here", expected="h264 or h265", got=codec)
     parser = f"{codec}parse"
     if board.encodes:
-        settings = (f"bitrate={bitrate}", "insert-sps-pps=true", "idrinterval=30")
+        settings: Words = (f"bitrate={bitrate}", "insert-sps-pps=true", "idrinterval=30")
         return (*_into_nvmm("NV12"), "!", f"nvv4l2{codec}enc", *settings, "!", parser)
     name = "x264enc" if codec == "h264" else "x265enc"
     settings = ("tune=zerolatency", "speed-preset=ultrafast", f"bitrate={bitrate // 1000}", "key-int-max=30")
@@ -113,7 +113,7 @@ def _v4l2(uri: Uri, options: StreamOptions, board: Board) -> tuple[Words, bool]:
     codec = options.input_codec
     if codec in ("mjpeg", "jpeg"):
         in_hardware = board.decodes_mjpeg
-        decoder = ("nvv4l2decoder", "mjpeg=1") if in_hardware else ("jpegdec",)
+        decoder: Words = ("nvv4l2decoder", "mjpeg=1") if in_hardware else ("jpegdec",)
         return (*source, "!", f"image/jpeg,{_mode(options)}", "!", *decoder), in_hardware
     if codec in ("h264", "h265", "hevc"):
         decoder, in_hardware = _decoder(codec, board)

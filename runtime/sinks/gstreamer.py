@@ -60,7 +60,7 @@ class ChildSink(FrameSink):
         if child is None:
             raise SinkError(f"{self.description} is not open")
         try:
-            child.write(memoryview(np.ascontiguousarray(emission.image)).cast("B"))
+            child.write(np.ascontiguousarray(emission.image).data.cast("B"))
         except (BrokenPipeError, ValueError) as error:
             raise SinkError(f"{self.description}: GStreamer ended", got=child.how_it_ended()) from error
 

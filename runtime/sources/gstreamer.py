@@ -80,11 +80,9 @@ class ChildSource(Source):
             raise SourceError(f"{self.description} is not open", reason="closed")
         first, self._first = self._first, None
         item = first or self._pictures.get(timeout)
-        if item is Empty.TIMEOUT:
-            return Signal.TIMEOUT
-        if item is Empty.CLOSED:
-            return self._ended()
-        picture, captured_ns = item  # type: ignore[misc] # neither of the two others
+        if isinstance(item, Empty):
+            return Signal.TIMEOUT if item is Empty.TIMEOUT else self._ended()
+        picture, captured_ns = item
         return self._deliver(picture, None, captured_ns)
 
     def interrupt(self) -> None:

@@ -21,7 +21,7 @@ from terminal import Turbo
 from tiny import GOLDEN
 
 SMALL = ("--base", str(GOLDEN / "base"), "--size", "64x64", "--parity-frames", "1", "--engine", "onnx")
-EXPORT = "import sys; sys.argv = {words}\nfrom edgeturbo.cli import export_main\nexport_main()"
+EXPORT = "import sys; sys.argv = {words}\nfrom edgeturbo.cli.export import main\nmain()"
 A2B = ("--direction", "a2b", "--prompt", "driving in the night")
 
 
@@ -251,10 +251,10 @@ def test_a_full_disk_leaves_the_earlier_bundle(demo: Path, tmp_path: Path) -> No
 
 
 def test_the_help_of_every_command_answers_without_heavy_libraries() -> None:
-    for command in ("export", "run", "inspect"):
+    for command in ("export", "build", "run", "inspect"):
         code = (
-            f"import sys; sys.argv = ['turbo-{command}', '--help']\nfrom edgeturbo.cli import {command}_main\n"
-            f"try: {command}_main()\nexcept SystemExit as end: assert not end.code\n"
+            f"import sys; sys.argv = ['turbo-{command}', '--help']\nfrom edgeturbo.cli.{command} import main\n"
+            f"try: main()\nexcept SystemExit as end: assert not end.code\n"
             "heavy = {'torch', 'diffusers', 'onnx', 'onnxruntime', 'cv2', 'tensorrt_rtx', 'numpy'} & set(sys.modules)\n"
             "assert not heavy, heavy"
         )

@@ -1,0 +1,1 @@
+"""``turbo-export``, ``turbo-build``, ``turbo-run``, ``turbo-inspect``: signatures and texts, a file for each."""

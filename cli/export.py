@@ -1,0 +1,86 @@
+"""``turbo-export``: a checkpoint becomes a bundle."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import typer
+
+from .._console import Console
+from .options import AsJson, Debug, Force, Quiet, size_of
+from .present import tell_export
+
+
+def main() -> None:
+    """Entry point of ``turbo-export``."""
+    typer.run(export)
+
+
+def export(
+    ckpt: Annotated[Path, typer.Option(help="The checkpoint: CycleGAN-Turbo or pix2pix-Turbo, .pkl.")],
+    base: Annotated[str, typer.Option(help="The base model: a diffusers folder or a hub id.")] = "stabilityai/sd-turbo",
+    prompt: Annotated[
+        Optional[str], typer.Option(help="The caption it was trained with; known for released files.")
+    ] = None,
+    direction: Annotated[
+        Optional[Literal["a2b", "b2a"]], typer.Option(help="For CycleGAN-Turbo; known for released files.")
+    ] = None,
+    size: Annotated[
+        str, typer.Option(metavar="WxH", help="The generator's size in pixels, multiples of 8.")
+    ] = "512x512",
+    batch: Annotated[int, typer.Option(help="Frames per run.")] = 1,
+    precision: Annotated[Literal["fp32", "fp16"], typer.Option(help="What the graph computes in.")] = "fp16",
+    strength: Annotated[
+        Optional[float], typer.Option(metavar="R", help="0 to 1, stochastic checkpoints only; default 0.4.")
+    ] = None,
+    posterior: Annotated[
+        Literal["mean", "sample"], typer.Option(help="'sample' adds a posterior_noise input.")
+    ] = "mean",
+    input_prep: Annotated[
+        Optional[Literal["raw", "canny", "sketch"]], typer.Option(help="What the network is shown of a frame.")
+    ] = None,
+    engine: Annotated[
+        Literal["auto", "onnx", "tensorrt", "tensorrt-rtx"], typer.Option(help="Which plan to build, if any.")
+    ] = "auto",
+    target: Annotated[
+        str, typer.Option(help="GPU architectures for one tensorrt-rtx plan, comma-separated.")
+    ] = "sm_89,sm_120",
+    opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 23.")] = 20,
+    parity_frames: Annotated[
+        Optional[int], typer.Option(help="Frames to hold against PyTorch; default 3, or 1 at full size.")
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="The bundle's folder; default: the checkpoint's name.")] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Turn a checkpoint into a bundle: merge, trace, specialise, check against PyTorch, build a plan.
+
+    turbo-export --ckpt day2night.pkl
+
+    turbo-export --ckpt mine.pkl --direction a2b --prompt "driving in the night" --size 768x432
+    """
+    console = Console(as_json, quiet, debug)
+    with console.reporting_errors():
+        from ..export.events import telling
+        from ..export.recipe import ExportOptions
+        from ..export.session import export_bundle
+
+        width, height = size_of(size)
+        options = ExportOptions(
+            ckpt=ckpt, out=out, base=base, prompt=prompt, direction=direction, width=width, height=height, batch=batch,
+            precision=precision, strength=strength, posterior=posterior, input_prep=input_prep, opset=opset,
+            engine=engine, targets=tuple(target.split(",")), parity_frames=parity_frames, force=force,
+            command=_command(),
+        )  # fmt: skip
+        with console.progress() as show:
+            report = export_bundle(options, telling(console, show))
+        tell_export(console, report)
+
+
+def _command() -> str:
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -1,0 +1,33 @@
+"""Options that several commands have, and values that Typer does not parse."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+from ..engines.errors import UsageError
+
+# Typer reads these annotations at run time, on Python 3.10 too: Optional, not X | None.
+AsJson = Annotated[bool, typer.Option("--json", help="Print one machine-readable line and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Print a traceback with an error.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace existing outputs.")]
+
+
+def size_of(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise UsageError("--size is not WIDTHxHEIGHT", expected="for example 512x512", got=text, hint="--size 512x512")
+    return int(width), int(height)
+
+
+def bytes_of(text: str) -> int:
+    """``2G``, ``512M``, ``1.5GiB`` or plain bytes; the letters are powers of 1024, as trtexec has them."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise UsageError(
+            "--workspace is not a size", expected="for example 2G or 512M", got=text, hint="--workspace 2G"
+        )
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
