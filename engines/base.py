@@ -93,6 +93,14 @@ class Engine(ABC):
             _check(out, self.outputs, "output buffer")
         return self._run(feeds, out)
 
+    def interrupt(self) -> None:
+        """From any thread: make a ``run`` in progress raise DeviceError soon, if the library can be told to stop.
+
+        Where it cannot (a GPU's few milliseconds), the run ends by itself. Later runs are not affected.
+        """
+        if self._is_open:
+            self._interrupt()
+
     def run_stream(self, feeds: Iterable[Tensors]) -> Iterator[Tensors]:
         """``run`` for each of ``feeds``, in order; the caller owns the arrays of every result.
 
@@ -125,6 +133,9 @@ class Engine(ABC):
         if out is not None:
             _check_names(out, self.outputs, "output buffer")
         return self._run_device(feeds, out)
+
+    def _interrupt(self) -> None:  # noqa: B027 -- most have nothing to stop
+        """Stop a run in progress."""
 
     def _run_stream(self, feeds: Iterator[Tensors]) -> Iterator[Tensors]:
         return (self._run(tensors, None) for tensors in feeds)

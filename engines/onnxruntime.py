@@ -91,6 +91,7 @@ class OnnxRuntimeEngine(Engine):
             self.backend = "onnxruntime-cuda"  # type: ignore[misc] # one class, two names: the device is an option
         self._session: Any = None
         self._binding: Binding | None = None
+        self._running: Any = None
         self._inputs: tuple[TensorSpec, ...] = ()
         self._outputs: tuple[TensorSpec, ...] = ()
 
@@ -143,7 +144,10 @@ class OnnxRuntimeEngine(Engine):
             if self._binding is not None:
                 return self._binding.run(feeds, out)
             names = [spec.name for spec in self._outputs]
-            values = self._session.run(names, dict(feeds))
+            # New for each run: the word to stop stays in it.
+            self._running = _library().RunOptions()
+            self._running.log_severity_level = _LOG_FATAL_ONLY
+            values = self._session.run(names, dict(feeds), self._running)
         except exceptions() as error:
             what = f"ONNX Runtime failed to run {self._onnx}"
             raise self._device_error(error, what) or DeviceError(f"{what}: {error}") from error
@@ -152,6 +156,11 @@ class OnnxRuntimeEngine(Engine):
         for name, value in zip(names, values, strict=True):
             np.copyto(out[name], value)
         return out
+
+    def _interrupt(self) -> None:
+        running = self._running
+        if running is not None:
+            running.terminate = True
 
     def _device_error(self, error: Exception, doing: str) -> EdgeTurboError | None:
         return cuda_error(error, doing) if self._on_cuda else cpu_error(error, doing)

@@ -146,6 +146,11 @@ class OpenVinoEngine(Engine):
             np.copyto(out[name], result)
         return out
 
+    def _interrupt(self) -> None:
+        request = self._request
+        if request is not None:
+            request.cancel()
+
 
 def load_openvino() -> Any:
     """The ``openvino`` package, imported so that it reports nothing to anybody: see the module's docstring.
