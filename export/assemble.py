@@ -34,5 +34,6 @@ def assemble(recipe: Recipe, checkpoint: Checkpoint, base: BaseModel, embedding:
         strength=recipe.strength,
         posterior=recipe.options.posterior,
         batch=recipe.shape.batch,
+        border=recipe.border,
     )
     return Generator(Networks(unet, vae, embedding, one_step(base)), options).eval()

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from .native import Border, frame_of, planes_of
 from .networks import decode, encode, scaling_factor
+from .resample import passes, resized
 from .scheduler import TIMESTEP, OneStep
 
 if TYPE_CHECKING:
@@ -27,12 +29,14 @@ class GeneratorOptions:
 
     ``strength``: None for deterministic generators; else r, which the weights were already merged at.
     ``posterior``: ``mean``, or ``sample`` for mean + std * ``posterior_noise``.
+    ``border``: None for frames and images that are RGB at the model's size.
     """
 
     signed_input: bool
     strength: float | None
     posterior: str
     batch: int
+    border: Border | None = None
 
 
 @dataclass(frozen=True)
@@ -45,16 +49,50 @@ class Networks:
     step: OneStep
 
 
-class FrameIn(nn.Module):
-    """uint8 [B, H, W, 3] to float32 [B, 3, H, W]: the reference's ToTensor and, if ``signed``, Normalize(0.5, 0.5)."""
+class Resize(nn.Module):
+    """Planes of whole numbers, float32 [B, C, H, W], 0 to 255, resized exactly as the host's PIL does.
 
-    def __init__(self, *, signed: bool) -> None:
+    Sizes are (width, height) in pixels.
+    """
+
+    across: Tensor | None
+    down: Tensor | None
+
+    def __init__(self, size: tuple[int, int], new_size: tuple[int, int]) -> None:
+        super().__init__()
+        steps = passes(size, new_size)
+        self.down_first = steps.down_first
+        self.register_buffer("across", None if steps.across is None else torch.from_numpy(steps.across.T.copy()))
+        self.register_buffer("down", None if steps.down is None else torch.from_numpy(steps.down))
+
+    def forward(self, planes: Tensor) -> Tensor:
+        return resized(planes, self.across, self.down, down_first=self.down_first)
+
+
+class FrameIn(nn.Module):
+    """A frame to what the network sees, float32 [B, 3, H, W]: ToTensor and, if ``signed``, Normalize(0.5, 0.5).
+
+    The frame is uint8 [B, H, W, 3]; with a ``border`` the camera's own, of its format and size, and what the
+    reference does to it before ToTensor is done here: PIL's resize and the sketch's threshold.
+    """
+
+    def __init__(self, *, signed: bool, border: Border | None = None) -> None:
         super().__init__()
         self.signed = signed
+        self.border = border
+        if border is not None:
+            self.resize = Resize((border.layout.width, border.layout.height), (border.width, border.height))
 
     def forward(self, frame: Tensor) -> Tensor:
-        unit = frame.to(torch.float32).permute(0, 3, 1, 2) / 255.0
+        unit = self._levels(frame) / 255.0
         return (unit - 0.5) / 0.5 if self.signed else unit
+
+    def _levels(self, frame: Tensor) -> Tensor:
+        if self.border is None:
+            return frame.to(torch.float32).permute(0, 3, 1, 2)
+        levels: Tensor = self.resize(planes_of(frame, self.border.layout.format, self.border.coding))
+        # The reference's to_tensor(image) < 0.5, that is, below 127.5.
+        return torch.where(levels < 127.5, 255.0, 0.0) if self.border.sketch else levels
 
 
 class VaeEncoder(nn.Module):
@@ -134,17 +172,29 @@ class VaeDecoder(nn.Module):
 class ImageOut(nn.Module):
     """float [B, 3, H, W] to uint8 [B, H, W, 3]; the reference's ToPILImage truncates, so does this.
 
-    Returns the picture and, for the parity gate, the clamped float32 tensor in [-1, 1] before quantisation.
+    With a ``border`` the picture is a frame of the camera's size, in the layout's output format: what the host would
+    do to the truncated picture. Returns the picture and, for the parity gate, the clamped float32 tensor in [-1, 1]
+    before quantisation, at the model's size.
     """
+
+    def __init__(self, border: Border | None = None) -> None:
+        super().__init__()
+        self.border = border
+        if border is not None:
+            self.resize = Resize((border.width, border.height), (border.layout.width, border.layout.height))
 
     def forward(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
         clamped = decoded.clamp(-1.0, 1.0)
         levels = torch.floor((clamped * 0.5 + 0.5) * 255.0)
-        return levels.permute(0, 2, 3, 1).to(torch.uint8), clamped
+        if self.border is None:
+            return levels.permute(0, 2, 3, 1).to(torch.uint8), clamped
+        return frame_of(self.resize(levels), self.border.layout.output_format, self.border.coding), clamped
 
 
 class Generator(nn.Module):
     """uint8 frame [B, H, W, 3] RGB to uint8 image [B, H, W, 3] RGB, and the float32 [B, 3, H, W] it was quantised from.
+
+    With ``options.border``, frame and image are a camera's own, and only the float32 is of the model's size.
 
     ``noise`` is float32 [B, 4, H/8, W/8] for stochastic checkpoints, ``posterior_noise`` the same for a sampled
     posterior. The networks' weights are shared, not copied. H and W are multiples of 8.
@@ -153,13 +203,13 @@ class Generator(nn.Module):
     def __init__(self, networks: Networks, options: GeneratorOptions) -> None:
         super().__init__()
         scale = scaling_factor(networks.vae)
-        self.frame_in = FrameIn(signed=options.signed_input)
+        self.frame_in = FrameIn(signed=options.signed_input, border=options.border)
         self.vae_encoder = VaeEncoder(networks.vae, options.posterior)
         self.latent = Latent(options, scale)
         self.unet = Unet(networks.unet, networks.embedding, options.batch)
         self.x0 = X0(networks.step, scale)
         self.vae_decoder = VaeDecoder(networks.vae)
-        self.image_out = ImageOut()
+        self.image_out = ImageOut(options.border)
 
     def forward(
         self, frame: Tensor, noise: Tensor | None = None, posterior_noise: Tensor | None = None

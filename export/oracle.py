@@ -14,6 +14,7 @@ from ..engines.pytorch import PyTorchEngine
 from .base import open_base
 from .checkpoints import read_checkpoint
 from .generator import FrameIn, ImageOut
+from .native import Border
 from .reference import Reference, ReferenceInputs
 from .text import encode_prompt
 
@@ -21,11 +22,11 @@ from .text import encode_prompt
 class _FrameReference(nn.Module):
     """The reference behind the generator's own border: uint8 frames in, uint8 images out."""
 
-    def __init__(self, reference: Reference, *, signed: bool) -> None:
+    def __init__(self, reference: Reference, *, signed: bool, border: Border | None) -> None:
         super().__init__()
-        self.frame_in = FrameIn(signed=signed)
+        self.frame_in = FrameIn(signed=signed, border=border)
         self.reference = reference
-        self.image_out = ImageOut()
+        self.image_out = ImageOut(border)
 
     def forward(self, frame: Tensor, noise: Tensor | None = None, posterior_noise: Tensor | None = None) -> Tensor:
         image: Tensor = self.image_out(self.reference(ReferenceInputs(self.frame_in(frame), noise, posterior_noise)))[0]
@@ -50,5 +51,6 @@ def pytorch_engine(bundle_path: Path, ckpt: Path, base: str) -> PyTorchEngine:
     embedding = encode_prompt(opened, model.prompt)
     with torch.no_grad():  # not inference_mode: convolutions ask a weight for its version, which it then lacks
         reference = Reference(opened, checkpoint, model.direction, embedding, model.strength)
-    module = _FrameReference(reference, signed=manifest.frame_rules.resize == "squash")
+    signed = manifest.frame_rules.resize == "squash"
+    module = _FrameReference(reference, signed=signed, border=Border.of(manifest))
     return PyTorchEngine(module, manifest.inputs, manifest.outputs[0])

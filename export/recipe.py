@@ -8,16 +8,34 @@ from typing import Literal
 
 from ..engines.build import check_targets
 from ..engines.errors import UsageError
-from ..engines.manifest import FrameRules, InputPrep, Model, Posterior, Precision
+from ..engines.frame_layout import YUV_FORMATS, refuse_unfit_frame
+from ..engines.manifest import (
+    ColourMatrix,
+    ColourRange,
+    FrameFormat,
+    FrameLayout,
+    FrameRules,
+    InputPrep,
+    Model,
+    Posterior,
+    Precision,
+)
 from .base import DEFAULT_BASE
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.released import RELEASED, Released, released
+from .native import Border
+from .passes.choice import refuse_unknown_passes
 from .trace import DEFAULT_OPSET, OPSETS, GraphShape
 
-ExportEngine = Literal["auto", "onnx", "tensorrt", "tensorrt-rtx"]
+ExportEngine = Literal["auto", "onnx", "tensorrt", "tensorrt-rtx", "openvino"]
 
 DEFAULT_STRENGTH = 0.4  # --gamma of the published inference_paired.py
 DEFAULT_TARGETS = ("sm_89", "sm_120")  # the current and the previous generation of desktop GPUs
+# What the Linux kernel's videodev2.h takes a camera to mean that says nothing else (V4L2_MAP_YCBCR_ENC_DEFAULT and
+# V4L2_MAP_QUANTIZATION_DEFAULT): webcams report the colour space sRGB, whose Y'CbCr is then BT.601, limited range.
+# Full range is for JPEG's colour space, BT.709 for cameras that report that one.
+DEFAULT_MATRIX: ColourMatrix = "bt601"
+DEFAULT_RANGE: ColourRange = "limited"
 _UNPAIRED = "cyclegan-turbo"
 
 
@@ -26,6 +44,11 @@ class ExportOptions:
     """``turbo-export``'s options. None means "whatever the checkpoint and its name imply"; sizes are in pixels.
 
     ``parity_frames`` None: 3, or 1 for a full-size model. ``command`` is noted in the manifest.
+
+    ``frame``: (width, height) of the camera's own frames, which the graph then takes in ``frame_format`` (rgb) and
+    gives back in ``output_format`` (the same); ``colour_matrix`` (bt601) and ``colour_range`` (limited) say how their
+    YUV is meant. ``passes`` names further passes over the graph (``passes/choice.py``);
+    None takes those that were measured to help what runs it.
     """
 
     ckpt: Path
@@ -46,6 +69,12 @@ class ExportOptions:
     parity_frames: int | None = None
     force: bool = False
     command: str = ""
+    frame: tuple[int, int] | None = None
+    frame_format: FrameFormat | None = None
+    output_format: FrameFormat | None = None
+    colour_matrix: ColourMatrix | None = None
+    colour_range: ColourRange | None = None
+    passes: tuple[str, ...] | None = None
 
     @property
     def folder(self) -> Path:
@@ -69,23 +98,33 @@ class Recipe:
     def frame_rules(self) -> FrameRules:
         return FrameRules(self.input_prep, "squash" if self.signed_input else "floor8")
 
+    @property
+    def border(self) -> Border | None:
+        """What the graph does around the networks; None where the host does it."""
+        layout = self.shape.layout
+        if layout is None:
+            return None
+        return Border(layout, self.shape.width, self.shape.height, sketch=self.input_prep == "sketch")
+
     def model(self, checkpoint: Checkpoint) -> Model:
         options = self.options
         return Model(
             family=checkpoint.family, direction=self.direction, prompt=self.prompt, strength=self.strength,
             posterior=options.posterior, precision=options.precision, opset=options.opset,
-            width=options.width, height=options.height, batch=options.batch,
+            width=options.width, height=options.height, batch=options.batch, passes=options.passes or (),
         )  # fmt: skip
 
 
 def refuse_impossible(options: ExportOptions) -> None:
     """Raise UsageError for options that no checkpoint could make sense of. Cheap: nothing is read."""
     GraphShape(options.width, options.height, options.batch, noise=False, posterior_noise=False)
+    _refuse_canny(options.input_prep, _layout(options))
     if options.opset not in OPSETS:
         expected = f"{OPSETS[0]} to {OPSETS[-1]}"
         raise UsageError(f"--opset {options.opset} does not work", expected=expected, hint=f"--opset {DEFAULT_OPSET}")
     if options.engine in ("auto", "tensorrt-rtx"):
         check_targets(options.targets)
+    refuse_unknown_passes(options.passes or ())
     if options.parity_frames is not None and options.parity_frames < 1:
         raise UsageError("--parity-frames must be at least 1: no bundle is written unchecked", hint="--parity-frames 1")
     if options.strength is not None and not 0.0 <= options.strength <= 1.0:
@@ -96,18 +135,68 @@ def recipe_for(options: ExportOptions, checkpoint: Checkpoint) -> Recipe:
     """Complete ``options`` by what ``checkpoint`` is and its name implies. Raises UsageError for what is missing."""
     known = released(options.ckpt, checkpoint.family) or Released(checkpoint.family)
     direction = _direction(options, checkpoint, known)
+    input_prep, layout = options.input_prep or known.input_prep, _layout(options)
+    _refuse_canny(input_prep, layout)
     return Recipe(
         options=options,
         prompt=_prompt(options, known, direction),
         direction=direction,
         strength=_strength(options, checkpoint),
-        input_prep=options.input_prep or known.input_prep,
+        input_prep=input_prep,
         shape=GraphShape(
             options.width, options.height, options.batch,
-            noise=checkpoint.stochastic, posterior_noise=options.posterior == "sample",
+            noise=checkpoint.stochastic, posterior_noise=options.posterior == "sample", layout=layout,
         ),
         signed_input=checkpoint.family == _UNPAIRED,
     )  # fmt: skip
+
+
+def _layout(options: ExportOptions) -> FrameLayout | None:
+    """The camera's frame that ``options`` describe. Raises UsageError for what no camera gives."""
+    if options.frame is None:
+        _refuse_without_frame(options)
+        return None
+    kind = options.frame_format or "rgb"
+    output = options.output_format or kind
+    if options.colour_matrix or options.colour_range:
+        _refuse_colour_without_yuv(kind, output)
+    for each in (kind, output):
+        refuse_unfit_frame(each, *options.frame)
+    matrix, range_ = options.colour_matrix or DEFAULT_MATRIX, options.colour_range or DEFAULT_RANGE
+    return FrameLayout(*options.frame, kind, output, matrix, range_)
+
+
+def _refuse_without_frame(options: ExportOptions) -> None:
+    given = (
+        ("--frame-format", options.frame_format), ("--output-format", options.output_format),
+        ("--colour-matrix", options.colour_matrix), ("--colour-range", options.colour_range),
+    )  # fmt: skip
+    for flag, value in given:
+        if value is not None:
+            raise UsageError(
+                f"{flag} {value} says how a camera's frame is meant, and the frame's size is missing",
+                expected="--frame WIDTHxHEIGHT beside it",
+                hint=f"--frame 1280x720 {flag} {value}",
+            )
+
+
+def _refuse_colour_without_yuv(kind: str, output: str) -> None:
+    if not {kind, output} & {*YUV_FORMATS}:
+        raise UsageError(
+            f"--colour-matrix and --colour-range are for YUV, and the frame is {kind}",
+            expected=f"--frame-format {' or '.join(YUV_FORMATS)}",
+            hint="leave --colour-matrix and --colour-range out",
+        )
+
+
+def _refuse_canny(input_prep: InputPrep | None, layout: FrameLayout | None) -> None:
+    if layout is not None and input_prep == "canny":
+        raise UsageError(
+            "this model is shown a frame's edges, and no graph finds them as OpenCV does",
+            expected="--frame with --input-prep raw or sketch",
+            got="--frame with --input-prep canny",
+            hint="leave --frame out: the host then resizes the frame and finds its edges",
+        )
 
 
 def _direction(options: ExportOptions, checkpoint: Checkpoint, known: Released) -> str | None:

@@ -10,38 +10,58 @@ from numpy.typing import NDArray
 
 from ..engines.base import TensorSpec
 from ..engines.manifest import FRAME
+from ..runtime.colour import from_rgb, to_rgb, yuv_coding
+from ..runtime.feeds import DEFAULT_SEED, drawn_noises
 from ..runtime.image import load_frame, prepare
-from ..runtime.noise import TorchNormal
 from .demo import demo_frames
 from .trace import GraphShape
 
 if TYPE_CHECKING:
-    from ..engines.manifest import InputPrep
-
-# The runtime's default seed, so that the bundle's goldens are what `turbo-run` computes.
-SEED = 42
+    from ..engines.manifest import FrameLayout, InputPrep
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One frame at the model's size, uint8 [H, W, 3] RGB, prepared; and the noise inputs, float32 [1, 4, H/8, W/8]."""
+    """One frame as the engine takes it, uint8 without the batch axis; the noise inputs, float32 [1, 4, H/8, W/8].
+
+    ``prepared``: what the network is shown, uint8 [H, W, 3] RGB at the model's size, when that is not the frame.
+    """
 
     frame: NDArray[np.uint8]
     noises: dict[str, NDArray[np.float32]]
+    prepared: NDArray[np.uint8] | None = None
+
+    @property
+    def shown(self) -> NDArray[np.uint8]:
+        return self.frame if self.prepared is None else self.prepared
 
 
 def samples(shape: GraphShape, input_prep: InputPrep, count: int) -> tuple[Sample, ...]:
-    """``count`` samples for a graph of ``shape``, always the same ones."""
-    normal = TorchNormal(SEED)
-    noises = {spec.name: normal.randn((1, *spec.shape[1:])) for spec in shape.inputs if spec.name != FRAME}
-    photographs = demo_frames()
-    frames = (
-        prepare(
-            load_frame(photographs[i]) if i < len(photographs) else _synthetic(i), shape.width, shape.height, input_prep
-        )
-        for i in range(count)
-    )
+    """``count`` samples for a graph of ``shape``, always the same ones.
+
+    A camera's frames are made on the host from pictures, and what the network is shown is made of them on the host,
+    too. The second of them is smooth, so that a pair of goldens fits its limit whatever the frame's size.
+    """
+    noises = drawn_noises(shape.inputs, DEFAULT_SEED)
+    if shape.layout is not None:
+        pictures = (_smooth() if i == 1 else _picture(i - (i > 1)) for i in range(count))
+        return tuple(_native(picture, shape, shape.layout, input_prep, noises) for picture in pictures)
+    frames = (prepare(_picture(i), shape.width, shape.height, input_prep) for i in range(count))
     return tuple(Sample(frame, noises) for frame in frames)
+
+
+def _native(
+    picture: NDArray[np.uint8],
+    shape: GraphShape,
+    layout: FrameLayout,
+    input_prep: InputPrep,
+    noises: dict[str, NDArray[np.float32]],
+) -> Sample:
+    """The host's way: the picture as the camera would give it, and that frame as the network is shown it."""
+    coding = yuv_coding(layout.matrix, layout.range)
+    frame = from_rgb(prepare(picture, layout.width, layout.height, "raw"), layout.format, coding)
+    shown = prepare(to_rgb(frame, layout.format, coding), shape.width, shape.height, input_prep)
+    return Sample(frame, noises, shown)
 
 
 def batches(taken: tuple[Sample, ...], inputs: tuple[TensorSpec, ...]) -> list[dict[str, NDArray[np.generic]]]:
@@ -55,6 +75,18 @@ def batches(taken: tuple[Sample, ...], inputs: tuple[TensorSpec, ...]) -> list[d
             feed[name] = np.concatenate([sample.noises[name] for sample in chunk])
         feeds.append(feed)
     return feeds
+
+
+def _picture(index: int) -> NDArray[np.uint8]:
+    photographs = demo_frames()
+    return load_frame(photographs[index]) if index < len(photographs) else _synthetic(index)
+
+
+def _smooth(size: int = 64) -> NDArray[np.uint8]:
+    """Broad bands of colour that fade into each other, uint8 [64, 64, 3]."""
+    y, x = np.mgrid[0:size, 0:size] / size
+    waves = [np.sin(np.pi * (a * x + b * y)) for a, b in ((1.0, 0.5), (0.5, -1.0), (-1.0, 1.5))]
+    return np.asarray(np.stack(waves, axis=-1) * 100 + 127, dtype=np.uint8)
 
 
 def _synthetic(seed: int, size: int = 512) -> NDArray[np.uint8]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..engines.base import TensorSpec
 from ..engines.errors import UsageError
-from ..engines.manifest import FRAME, IMAGE, LATENT_CHANNELS, NOISE, POSTERIOR_NOISE
+from ..engines.frame_layout import tensor_shape
+from ..engines.manifest import FRAME, IMAGE, LATENT_CHANNELS, NOISE, POSTERIOR_NOISE, FrameLayout
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -27,13 +28,17 @@ _VAE_STRIDE = 8
 
 @dataclass(frozen=True)
 class GraphShape:
-    """The static shape of a generator's graph, in pixels and frames. ``width`` and ``height`` are multiples of 8."""
+    """The static shape of a generator's graph, in pixels and frames. ``width`` and ``height`` are multiples of 8.
+
+    They are the model's; with a ``layout`` the frame and the image have its size and formats instead.
+    """
 
     width: int
     height: int
     batch: int
     noise: bool
     posterior_noise: bool
+    layout: FrameLayout | None = None
 
     def __post_init__(self) -> None:
         if any(size < _VAE_STRIDE or size % _VAE_STRIDE for size in (self.width, self.height)):
@@ -52,13 +57,18 @@ class GraphShape:
         latent = (self.batch, LATENT_CHANNELS, self.height // _VAE_STRIDE, self.width // _VAE_STRIDE)
         optional = ((NOISE, self.noise), (POSTERIOR_NOISE, self.posterior_noise))
         return (
-            TensorSpec(FRAME, "uint8", (self.batch, self.height, self.width, 3)),
+            self._picture(FRAME, None if self.layout is None else self.layout.format),
             *(TensorSpec(name, "float32", latent) for name, wanted in optional if wanted),
         )
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        return (TensorSpec(IMAGE, "uint8", (self.batch, self.height, self.width, 3)),)
+        return (self._picture(IMAGE, None if self.layout is None else self.layout.output_format),)
+
+    def _picture(self, name: str, kind: str | None) -> TensorSpec:
+        if self.layout is None or kind is None:
+            return TensorSpec(name, "uint8", (self.batch, self.height, self.width, 3))
+        return TensorSpec(name, "uint8", (self.batch, *tensor_shape(kind, self.layout.width, self.layout.height)))
 
 
 def onnx_from_generator(generator: Generator, shape: GraphShape, opset: int = DEFAULT_OPSET) -> ir.Model:

@@ -21,7 +21,7 @@ from ..engines.errors import BundleError, ImageError, MissingComponentError, Usa
 from ..engines.files import replacing
 
 if TYPE_CHECKING:
-    from ..engines.manifest import FrameRules
+    from ..engines.manifest import FrameLayout, FrameRules
 
 Frame = NDArray[np.uint8]
 
@@ -220,6 +220,24 @@ def size_note(frame_size: tuple[int, int], model_size: tuple[int, int], resize: 
         return None
     size, own, model = ("{}x{}".format(*pair) for pair in (frame_size, natural, model_size))
     return f"the frame is {size} and the model {model}: it is resized, where the published script would run at {own}"
+
+
+def frame_note(frame_size: tuple[int, int], layout: FrameLayout) -> str | None:
+    """One sentence when a picture is not a frame as the camera of ``layout`` gives it, else None.
+
+    Sizes are ``(width, height)`` in pixels. Such a picture is resized to the camera's frame and converted on the
+    host, and the image back, which a camera's own frames are spared.
+    """
+    work = []
+    if frame_size != (layout.width, layout.height):
+        work.append(f"resized from {frame_size[0]}x{frame_size[1]}")
+    formats = [kind for kind in dict.fromkeys((layout.format, layout.output_format)) if kind != "rgb"]
+    if formats:
+        work.append(f"converted from RGB ({' and '.join(formats)})")
+    if not work:
+        return None
+    own = f"{layout.width}x{layout.height} {layout.format}"
+    return f"the engine takes frames of {own}: on the host, the picture is {' and '.join(work)}, and its image back"
 
 
 def save_image(image: Frame, path: Path | str) -> None:

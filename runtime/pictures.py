@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engines.errors import ImageError
-from .image import Frame, load_frame, save_image, size_note
+from .image import Frame, frame_note, load_frame, save_image, size_note
 from .jobs import Job, jobs_of, names_one_picture
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ class PictureRequest:
 class PictureResult:
     """One picture done. Times in milliseconds; ``translate_ms`` is a batch's time divided by its frames.
 
-    ``frame_size`` and ``image_size`` are ``(width, height)`` in pixels. ``note`` is for the user, as ``size_note``.
+    ``frame_size`` and ``image_size`` are ``(width, height)`` in pixels. ``note`` is for the user, as ``size_note`` or,
+    for a bundle that takes a camera's own frames, ``frame_note``.
     """
 
     source: Path
@@ -136,7 +137,11 @@ def _result(
 ) -> PictureResult:
     manifest = translator.bundle.manifest
     frame_size = (decoded.frame.shape[1], decoded.frame.shape[0])
-    model_size = (manifest.model.width, manifest.model.height)
+    if manifest.frame_layout is None:
+        model_size = (manifest.model.width, manifest.model.height)
+        note = size_note(frame_size, model_size, manifest.frame_rules.resize)
+    else:
+        note = frame_note(frame_size, manifest.frame_layout)
     return PictureResult(
         source=decoded.job.source,
         target=decoded.job.target,
@@ -145,7 +150,7 @@ def _result(
         decode_ms=decoded.decode_ms,
         translate_ms=translate_and_encode_ms[0],
         encode_ms=translate_and_encode_ms[1],
-        note=size_note(frame_size, model_size, manifest.frame_rules.resize),
+        note=note,
     )
 
 

@@ -12,18 +12,17 @@ import numpy as np
 from ..engines.base import Engine, TensorSpec
 from ..engines.bundle import Bundle
 from ..engines.errors import BundleError, UsageError
-from ..engines.manifest import FRAME, IMAGE, LATENT_CHANNELS, NOISE, POSTERIOR_NOISE
+from ..engines.frame_layout import refuse_unknown_layout, tensor_shape
+from ..engines.manifest import FRAME, IMAGE, LATENT_CHANNELS, NOISE
 from ..engines.select import Choice, choose, open_engine
+from .colour import from_rgb, to_rgb, yuv_coding
+from .feeds import DEFAULT_SEED, NOISES, batched, drawn_noises
 from .image import Frame, prepare, refuse_unknown_rules, restore
-from .noise import TorchNormal
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..engines.manifest import Manifest
-
-# Drawn in this order from one seeded sequence, as the published scripts draw them.
-_NOISES = (NOISE, POSTERIOR_NOISE)
 
 
 class Translator:
@@ -38,12 +37,13 @@ class Translator:
         self,
         path: Path | str,
         *,
-        engine: str | Engine = "auto",
-        seed: int = 42,
+        engine: str | Engine | Choice = "auto",
+        seed: int = DEFAULT_SEED,
         noise: NDArray[np.float32] | None = None,
     ) -> None:
         """``path`` is a bundle's folder, or its ``generator.onnx`` or a plan in it; ``engine`` as in ``turbo-run``,
-        or an engine of the caller's own (``engines/pytorch.py``), which is opened and closed but not freed.
+        what ``engines.select.choose`` chose, or an engine of the caller's own (``engines/pytorch.py``), which is
+        opened and closed but not freed.
 
         A bundle with a ``noise`` input gets what ``torch.manual_seed(seed); torch.randn((1, 4, h, w))`` draws, every
         frame the same, so that no picture depends on which others it was translated with. ``noise``, float32
@@ -54,10 +54,12 @@ class Translator:
         for a bundle that asks for something this version does not know.
         """
         self._given = engine if isinstance(engine, Engine) else None
-        self.choice: Choice = choose(path, engine) if isinstance(engine, str) else _given_choice(path, engine)
+        self.choice: Choice = _choice(path, engine)
         self.bundle: Bundle = self.choice.bundle
         self.reason: str = self.choice.reason
         refuse_unknown_rules(self.bundle.manifest.frame_rules)
+        if self.bundle.manifest.frame_layout is not None:
+            refuse_unknown_layout(self.bundle.manifest.frame_layout)
         _refuse_unknown_tensors(self.bundle)
         self._noises = _noises(self.bundle.manifest, seed, noise)
         self._engine: Engine | None = None
@@ -68,6 +70,12 @@ class Translator:
         Raises BundleError for a damaged bundle, MissingComponentError or DeviceError when the engine cannot start.
         """
         self._opened()
+
+    def interrupt(self) -> None:
+        """From any thread: make a translation in progress raise soon, where the engine can (``Engine.interrupt``)."""
+        engine = self._engine
+        if engine is not None:
+            engine.interrupt()
 
     def close(self) -> None:
         """Give the engine back; the next call would open it again. No effect when not open."""
@@ -90,6 +98,9 @@ class Translator:
         Returns uint8 RGB of the same number of dimensions, owned by the caller: at the frame's own size for the rule
         ``squash``, at the model's for ``floor8``. Raises UsageError for anything but such an array, and what ``open``
         raises; DeviceError when the engine fails.
+
+        A bundle with a ``frame_layout`` takes its camera's own frames: here the host resizes the picture to their
+        size (LANCZOS) and converts it, and the image back; ``image.frame_note`` says so in a sentence.
         """
         _refuse_other_than_frames(frame)
         if frame.ndim == 3:
@@ -110,13 +121,42 @@ class Translator:
             images += self._translate_batch(engine, frames[start : start + batch])
         return images
 
+    def translate_native(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Translate what the camera gave, with no work on the host: only for a bundle with a ``frame_layout``.
+
+        ``frame`` is C-contiguous uint8 in the layout's ``format``, of exactly the shape of the engine's input, whose
+        batch axis may be left out when it is 1. Returns the engine's output, in ``output_format``, with or without
+        that axis as ``frame``; it is the caller's. Raises UsageError for another array or bundle, and what a call
+        raises.
+        """
+        manifest = self.bundle.manifest
+        if manifest.frame_layout is None:
+            raise UsageError(
+                f"{self.bundle.root} takes prepared RGB frames, not a camera's own",
+                hint="call the translator with an RGB frame, or export with --frame WIDTHxHEIGHT",
+            )
+        given = frame[None] if isinstance(frame, np.ndarray) and self._lacks_batch(frame) else frame
+        spec = _pictures(manifest)[0]
+        if not isinstance(frame, np.ndarray) or given.shape != spec.shape:
+            either = f" or {list(spec.shape[1:])}" if manifest.model.batch == 1 else ""
+            raise UsageError(
+                f"this is not a frame of {self.bundle.root}",
+                expected=f"a numpy array, uint8 {list(spec.shape)}{either}",
+                got=_what(frame),
+            )
+        image: NDArray[np.uint8] = self._opened().run({FRAME: given, **self._noises})[IMAGE]  # type: ignore[assignment]
+        return image if given is frame else image[0]
+
+    def _lacks_batch(self, frame: NDArray[np.uint8]) -> bool:
+        return self.bundle.manifest.model.batch == 1 and frame.ndim == len(_pictures(self.bundle.manifest)[0].shape) - 1
+
     def _translate_batch(self, engine: Engine, frames: Sequence[Frame]) -> list[Frame]:
-        model, rules = self.bundle.manifest.model, self.bundle.manifest.frame_rules
-        prepared = [prepare(frame, model.width, model.height, rules.input_prep) for frame in frames]
-        prepared += [prepared[-1]] * (model.batch - len(prepared))
+        manifest = self.bundle.manifest
+        prepared = [_into(frame, manifest) for frame in frames]
+        prepared += [prepared[-1]] * (manifest.model.batch - len(prepared))
         results: Mapping[str, NDArray[Any]] = engine.run({FRAME: np.stack(prepared), **self._noises})
         return [
-            restore(image, frame.shape[1], frame.shape[0], rules.resize)
+            _out_of(image, (frame.shape[1], frame.shape[0]), manifest)
             for image, frame in zip(results[IMAGE], frames, strict=False)
         ]
 
@@ -133,31 +173,67 @@ class Translator:
         return self._engine
 
 
-def _given_choice(path: Path | str, engine: Engine) -> Choice:
+def _choice(path: Path | str, engine: str | Engine | Choice) -> Choice:
+    if isinstance(engine, Choice):
+        return engine
+    if isinstance(engine, str):
+        return choose(path, engine)
     return Choice(engine.backend, Bundle.open(path), None, f"{engine.backend}, as given")
 
 
 def _refuse_other_than_frames(frame: Frame, dimensions: tuple[int, ...] = (3, 4)) -> None:
     fits = isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim in dimensions
     if not fits or frame.shape[-1] != 3 or frame.size == 0:
-        is_array = isinstance(frame, np.ndarray)
         raise UsageError(
             "this is not a frame",
             expected="a numpy array, uint8 RGB, [H,W,3]" + (" or [B,H,W,3]" if 4 in dimensions else ""),
-            got=f"{frame.dtype.name} {list(frame.shape)}" if is_array else type(frame).__name__,
+            got=_what(frame),
         )
+
+
+def _what(given: Any) -> str:
+    return f"{given.dtype.name} {list(given.shape)}" if isinstance(given, np.ndarray) else type(given).__name__
+
+
+def _into(frame: Frame, manifest: Manifest) -> NDArray[np.uint8]:
+    """An RGB frame of any size as the engine wants it, without the batch axis."""
+    layout = manifest.frame_layout
+    if layout is None:
+        return prepare(frame, manifest.model.width, manifest.model.height, manifest.frame_rules.input_prep)
+    resized = prepare(frame, layout.width, layout.height, "raw")  # the rest of the rules is in the graph
+    return from_rgb(resized, layout.format, yuv_coding(layout.matrix, layout.range))
+
+
+def _out_of(image: NDArray[np.uint8], size: tuple[int, int], manifest: Manifest) -> Frame:
+    """What the engine gave, as RGB for a frame of ``size``, (width, height)."""
+    layout = manifest.frame_layout
+    if layout is None:
+        return restore(image, *size, manifest.frame_rules.resize)
+    return restore(to_rgb(image, layout.output_format, yuv_coding(layout.matrix, layout.range)), *size, "squash")
+
+
+def _pictures(manifest: Manifest) -> tuple[TensorSpec, TensorSpec]:
+    """The frame's and the image's tensors, as the manifest's sizes and formats have it."""
+    model, layout = manifest.model, manifest.frame_layout
+    if layout is None:
+        shapes = [tensor_shape("rgb", model.width, model.height)] * 2
+    else:
+        shapes = [tensor_shape(kind, layout.width, layout.height) for kind in (layout.format, layout.output_format)]
+    frame, image = ((model.batch, *shape) for shape in shapes)
+    return TensorSpec(FRAME, "uint8", frame), TensorSpec(IMAGE, "uint8", image)
 
 
 def _refuse_unknown_tensors(bundle: Bundle) -> None:
     """Raise BundleError unless the manifest's tensors are those that this class can feed and read."""
     manifest, model = bundle.manifest, bundle.manifest.model
-    picture = (model.batch, model.height, model.width, 3)
+    frame, image = _pictures(manifest)
     inputs = {spec.name: spec for spec in manifest.inputs}
-    known = {FRAME: TensorSpec(FRAME, "uint8", picture)}
-    for name in (name for name in _NOISES if name in inputs):
+    noises = [name for name in NOISES if name in inputs]
+    known = {FRAME: frame}
+    for name in noises:
         known[name] = TensorSpec(name, "float32", (model.batch, LATENT_CHANNELS, *inputs[name].shape[2:]))
-    outputs = (TensorSpec(IMAGE, "uint8", picture),)
-    if inputs != known or manifest.outputs != outputs or any(len(spec.shape) != 4 for spec in inputs.values()):
+    outputs = (image,)
+    if inputs != known or manifest.outputs != outputs or any(len(inputs[name].shape) != 4 for name in noises):
         raise BundleError(
             f"{bundle.root} wants tensors that this version cannot feed",
             expected=_listed((*known.values(), *outputs)),
@@ -183,12 +259,10 @@ def _listed(specs: tuple[TensorSpec, ...]) -> str:
 
 def _noises(manifest: Manifest, seed: int, given: NDArray[np.float32] | None) -> dict[str, NDArray[np.float32]]:
     """The constant feeds: every noise input of the bundle, one draw each, the same for every frame of the batch."""
-    sequence = TorchNormal(seed)
-    shapes = {spec.name: spec.shape for spec in manifest.inputs}
-    drawn = {name: sequence.randn((1, *shapes[name][1:])) for name in _NOISES if name in shapes}
+    drawn = drawn_noises(manifest.inputs, seed)
     if given is not None:
         drawn[NOISE] = _fitting_noise(given, drawn.get(NOISE))
-    return {name: np.repeat(values, shapes[name][0], axis=0) for name, values in drawn.items()}
+    return batched(drawn, manifest.model.batch)
 
 
 def _fitting_noise(given: NDArray[np.float32], drawn: NDArray[np.float32] | None) -> NDArray[np.float32]:
@@ -199,10 +273,9 @@ def _fitting_noise(given: NDArray[np.float32], drawn: NDArray[np.float32] | None
         or given.dtype != np.float32
         or given.shape not in (drawn.shape, drawn.shape[1:])
     ):
-        is_array = isinstance(given, np.ndarray)
         raise UsageError(
             "the noise does not fit this bundle",
             expected=f"a numpy array, float32 {list(drawn.shape)} or {list(drawn.shape[1:])}",
-            got=f"{given.dtype.name} {list(given.shape)}" if is_array else type(given).__name__,
+            got=_what(given),
         )
     return given.reshape(drawn.shape)

@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 import torch
 from edgeturbo.engines.errors import BundleError, ImageError, MissingComponentError, UsageError
-from edgeturbo.engines.manifest import FrameRules
-from edgeturbo.runtime.image import load_frame, prepare, refuse_unknown_rules, restore, save_image, size_note
+from edgeturbo.engines.manifest import FrameLayout, FrameRules
+from edgeturbo.runtime.image import (
+    frame_note,
+    load_frame,
+    prepare,
+    refuse_unknown_rules,
+    restore,
+    save_image,
+    size_note,
+)
 from PIL import Image, ImageDraw
 
 ORIENTATION = 0x0112
@@ -332,3 +340,19 @@ def test_a_size_that_the_format_cannot_hold_leaves_the_earlier_file(tmp_path):
     with pytest.raises(UsageError, match="cannot encode 17000x8"):
         save_image(np.zeros((8, 17000, 3), np.uint8), tmp_path / "a.webp")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["earlier"]
+
+
+@pytest.mark.parametrize(
+    ("size", "kinds", "said"),
+    [
+        ((64, 48), ("rgb", "rgb"), None),
+        ((60, 48), ("rgb", "rgb"), ["resized from 60x48"]),
+        ((64, 48), ("nv12", "nv12"), ["converted from RGB (nv12)"]),
+        ((64, 48), ("nv12", "rgb"), ["converted from RGB (nv12)"]),
+        ((9, 9), ("yuyv", "nv12"), ["64x48 yuyv", "resized from 9x9 and converted from RGB (yuyv and nv12)"]),
+    ],
+)
+def test_a_picture_that_is_no_frame_of_the_camera_is_noted(size, kinds, said):
+    note = frame_note(size, FrameLayout(64, 48, *kinds, "bt601", "limited"))
+    assert (note is None) == (said is None)
+    assert all(words in note for words in said or ())

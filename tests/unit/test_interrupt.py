@@ -11,7 +11,7 @@ from edgeturbo.engines.errors import DeviceError
 from edgeturbo.engines.onnxruntime import OnnxRuntimeEngine
 from edgeturbo.engines.openvino import OpenVinoEngine
 
-SIDE, PRODUCTS = 1024, 400
+SIDE, PRODUCTS = 1024, 50
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,10 @@ from edgeturbo import Translator
 from edgeturbo.engines.base import TensorSpec
 from edgeturbo.engines.bundle import Bundle, staging
 from edgeturbo.engines.errors import BundleError, UsageError
+from edgeturbo.engines.manifest import FrameLayout
+from edgeturbo.runtime.image import save_image
 from edgeturbo.runtime.noise import randn
+from edgeturbo.runtime.pictures import PictureRequest, translate_files
 from PIL import Image
 
 
@@ -162,9 +165,9 @@ def test_images_are_the_callers_and_frames_are_not_changed(make_bundle, make_fra
 
 
 def test_it_says_what_it_chose_and_why(make_bundle):
-    translate = Translator(make_bundle().root)
+    translate = Translator(make_bundle().root, engine="onnxruntime")
     assert translate.choice.backend == "onnxruntime"
-    assert translate.reason == "onnxruntime on the CPU: the bundle has no tensorrt-rtx plan"
+    assert translate.reason == "onnxruntime on the CPU: as asked"
     assert translate.bundle.manifest.model.width == 64
 
 
@@ -216,3 +219,92 @@ def test_a_graph_that_is_not_the_manifests_is_refused(make_bundle, make_frame):
 def test_unknown_frame_rules_are_refused(make_bundle):
     with pytest.raises(BundleError, match="unknown input_prep"):
         Translator(make_bundle(rules=("depth", "squash")).root)
+
+
+def framed(bundle: Bundle, output: str = "bgr", **changes: object) -> Bundle:
+    """The inverter as if it had been exported with ``--frame 64x48 --frame-format bgr``."""
+    return resealed(bundle, frame_layout=FrameLayout(64, 48, "bgr", output, "bt601", "limited"), **changes)
+
+
+def test_a_cameras_own_frame_goes_in_and_out_as_it_is(make_bundle, make_frame):
+    native = make_frame()
+    with Translator(framed(make_bundle(noises=("noise",))).root) as translate:
+        image = translate.translate_native(native)
+        batched = translate.translate_native(native[None])
+    assert image.shape == (48, 64, 3)
+    np.testing.assert_array_equal(batched, image[None])
+    plain = Translator(make_bundle("plain", noises=("noise",)).root)
+    np.testing.assert_array_equal(image, plain(native))
+    image[:] = 0  # the caller's
+    np.testing.assert_array_equal(native, make_frame())
+
+
+def test_an_rgb_picture_is_converted_and_resized_to_the_cameras_frame_and_back(make_bundle, make_frame):
+    frame = make_frame(100, 90)
+    for output in ("bgr", "rgb"):
+        with Translator(framed(make_bundle(output, rules=("raw", "floor8")), output).root) as translate:
+            shown = lanczos(frame, 64, 48)
+            inverted = 255 - (shown if output == "bgr" else shown[..., ::-1])
+            np.testing.assert_array_equal(translate(frame), lanczos(inverted, 90, 100))
+            shutil.rmtree(translate.bundle.root)
+
+
+def test_what_the_graph_does_the_host_leaves(make_bundle, make_frame):
+    """The sketch is part of a graph with a frame layout: were it made on the host, too, it would be one of a sketch."""
+    with Translator(framed(make_bundle(rules=("sketch", "floor8"))).root) as translate:
+        np.testing.assert_array_equal(translate(make_frame()), 255 - make_frame())
+
+
+def test_native_frames_are_for_bundles_that_take_them(make_bundle, make_frame):
+    with pytest.raises(UsageError, match="not a camera's own") as caught:
+        Translator(make_bundle().root).translate_native(make_frame())
+    assert "--frame" in caught.value.hint
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (48, 64, 4), (50, 64, 3), (2, 48, 64, 3), (1, 1, 48, 64, 3)])
+def test_other_native_frames_are_refused(make_bundle, shape):
+    translate = Translator(framed(make_bundle()).root)
+    with pytest.raises(UsageError, match="not a frame of") as caught:
+        translate.translate_native(np.zeros(shape, np.uint8))
+    assert caught.value.expected == "a numpy array, uint8 [1, 48, 64, 3] or [48, 64, 3]"
+    with pytest.raises(UsageError, match="does not fit"):
+        translate.translate_native(np.zeros((48, 64, 3), np.float32))
+    with pytest.raises(UsageError, match="not a frame of"):
+        translate.translate_native(None)
+
+
+def test_a_batch_of_native_frames_is_exactly_that(make_bundle, make_frame):
+    translate = Translator(framed(make_bundle(batch=2)).root)
+    frames = np.stack([make_frame(), make_frame(seed=1)])
+    np.testing.assert_array_equal(translate.translate_native(frames), 255 - frames)
+    with pytest.raises(UsageError, match="not a frame of"):
+        translate.translate_native(make_frame())
+
+
+@pytest.mark.parametrize("field", ["format", "output_format", "matrix", "range"])
+def test_unknown_frame_layouts_are_refused(make_bundle, field):
+    layout = dataclasses.replace(FrameLayout(64, 48, "bgr", "bgr", "bt601", "limited"), **{field: "p010"})
+    with pytest.raises(BundleError, match=f"unknown {field}"):
+        Translator(resealed(make_bundle(), frame_layout=layout).root)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [FrameLayout(64, 48, kind, output, "bt601", "limited") for kind, output in (("nv12", "rgb"), ("rgb", "rgba"))]
+    + [FrameLayout(64, 50, "rgb", "rgb", "bt601", "limited")],
+    ids=str,
+)
+def test_tensors_that_are_not_the_layouts_are_refused(make_bundle, layout):
+    with pytest.raises(BundleError, match="cannot feed"):
+        Translator(resealed(make_bundle(), frame_layout=layout).root)
+
+
+def test_pictures_through_a_cameras_bundle_are_noted_and_keep_their_size(make_bundle, make_frame, tmp_path):
+    save_image(make_frame(50, 70), tmp_path / "a.png")
+    save_image(make_frame(48, 64), tmp_path / "b.png")
+    with Translator(framed(make_bundle(rules=("raw", "floor8"))).root) as translate:
+        results = translate_files(translate, PictureRequest(str(tmp_path / "?.png"), tmp_path / "out")).results
+    assert [result.image_size for result in results] == [(70, 50), (64, 48)]
+    assert "64x48 bgr" in results[0].note
+    assert "resized from 70x50 and converted" in results[0].note
+    assert "resized" not in results[1].note

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from edgeturbo.engines.errors import UsageError
+from edgeturbo.engines.manifest import FrameLayout
 from edgeturbo.export.checkpoints import read_checkpoint
 from edgeturbo.export.checkpoints.released import RELEASED, released
+from edgeturbo.export.native import Border
 from edgeturbo.export.recipe import DEFAULT_STRENGTH, ExportOptions, Recipe, recipe_for, refuse_impossible
 
 NIGHT = "driving in the night"
@@ -165,3 +167,96 @@ def test_options_at_the_edge_are_taken(change):
 def test_the_folder_is_named_after_the_checkpoint():
     assert ANY.folder == Path("any")
     assert replace(ANY, out=Path("there")).folder == Path("there")
+
+
+NV12 = {"frame": (1280, 720), "frame_format": "nv12"}
+
+
+def test_a_cameras_frame_has_its_own_tensors_and_the_networks_keep_their_size(recipe):
+    made = recipe("day2night.pkl", width=64, height=128, batch=2, output_format="rgba", **NV12)
+    layout = FrameLayout(1280, 720, "nv12", "rgba", "bt601", "limited")
+    assert made.shape.layout == layout
+    assert [(spec.name, spec.dtype, spec.shape) for spec in (*made.shape.inputs, *made.shape.outputs)] == [
+        ("frame", "uint8", (2, 1080, 1280)),
+        ("image", "uint8", (2, 720, 1280, 4)),
+    ]
+    assert made.border == Border(layout, 64, 128, sketch=False)
+    assert made.frame_rules.resize == "squash"
+    assert recipe("day2night.pkl").border is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("rgb", (1, 48, 64, 3)), ("bgr", (1, 48, 64, 3)), ("rgba", (1, 48, 64, 4)), ("nv12", (1, 72, 64)),
+        ("yuyv", (1, 48, 64, 2)),
+    ],
+)  # fmt: skip
+def test_every_format_has_its_tensor_and_the_image_takes_it_over(recipe, kind, shape):
+    made = recipe("day2night.pkl", frame=(64, 48), frame_format=kind).shape
+    assert made.inputs[0].shape == made.outputs[0].shape == shape
+
+
+def test_the_noises_keep_the_networks_size_and_the_sketch_is_the_graphs(recipe):
+    made = recipe(
+        "sketch_to_image_stochastic_lora.pkl", "pix2pix", stochastic=True, prompt="a fish", width=64, height=64, **NV12
+    )
+    assert made.shape.inputs[1].shape == (1, 4, 8, 8)
+    assert made.border.sketch
+
+
+def test_colours_are_meant_as_v4l2s_default_unless_said_otherwise(recipe):
+    assert recipe("day2night.pkl", frame=(64, 48)).shape.layout == FrameLayout(64, 48, "rgb", "rgb", "bt601", "limited")
+    said = recipe("day2night.pkl", colour_matrix="bt709", colour_range="full", **NV12).shape.layout
+    assert (said.matrix, said.range) == ("bt709", "full")
+
+
+@pytest.mark.parametrize(
+    ("frame", "kind", "near"),
+    [
+        ((1281, 720), "nv12", "1280x720"), ((1280, 721), "nv12", "1280x720"), ((1, 1), "nv12", "2x2"),
+        ((641, 481), "yuyv", "640x481"), ((0, 480), "rgb", "1x480"), ((9000, 480), "rgb", "8192x480"),
+    ],
+)  # fmt: skip
+def test_a_frame_that_its_format_cannot_hold_is_refused_with_the_nearest_that_works(frame, kind, near):
+    for role in ("frame_format", "output_format"):
+        with pytest.raises(UsageError, match=f"does not work for {kind}") as caught:
+            refuse_impossible(replace(ANY, frame=frame, **{role: kind}))
+        assert caught.value.hint == f"--frame {near}"
+    refuse_impossible(replace(ANY, frame=tuple(map(int, near.split("x"))), frame_format=kind))
+
+
+def test_edges_are_not_found_in_a_graph(recipe):
+    for refused in (
+        lambda: refuse_impossible(replace(ANY, input_prep="canny", **NV12)),
+        lambda: recipe("edge_to_image_loras.pkl", "pix2pix", prompt="a fish", **NV12),
+    ):
+        with pytest.raises(UsageError, match="no graph finds them") as caught:
+            refused()
+        assert "leave --frame out" in caught.value.hint
+    refuse_impossible(replace(ANY, input_prep="canny"))
+    assert recipe("edge_to_image_loras.pkl", "pix2pix", prompt="a fish", input_prep="raw", **NV12).border
+
+
+@pytest.mark.parametrize(
+    ("change", "flag"),
+    [
+        ({"frame_format": "nv12"}, "--frame-format nv12"), ({"output_format": "rgb"}, "--output-format rgb"),
+        ({"colour_matrix": "bt709"}, "--colour-matrix bt709"), ({"colour_range": "full"}, "--colour-range full"),
+    ],
+)  # fmt: skip
+def test_what_says_how_a_frame_is_meant_needs_its_size(change, flag):
+    with pytest.raises(UsageError, match=flag) as caught:
+        refuse_impossible(replace(ANY, **change))
+    assert caught.value.hint == f"--frame 1280x720 {flag}"
+
+
+def test_a_matrix_for_frames_without_yuv_is_refused():
+    with pytest.raises(UsageError, match="are for YUV"):
+        refuse_impossible(replace(ANY, frame=(64, 48), colour_range="full"))
+    refuse_impossible(replace(ANY, frame=(64, 48), output_format="nv12", colour_range="full"))
+
+
+def test_further_passes_are_carried_into_the_manifest(recipe, tiny):
+    made = recipe("day2night.pkl", passes=("one", "another"))
+    assert made.model(read_checkpoint(tiny.cyclegan())).passes == ("one", "another")

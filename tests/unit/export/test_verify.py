@@ -112,3 +112,35 @@ def test_pictures_too_small_for_ssim_are_equal_or_not(smooth):
     reference = outputs(small)
     assert compare(outputs(small), ReferenceOutputs(reference, reference)).ssim == 1.0
     assert compare(outputs(-small), ReferenceOutputs(reference, reference)).ssim == 0.0
+
+
+def test_in_fp32_the_pictures_are_held_too_as_the_tensor_before_says_nothing_of_what_is_behind_it(smooth):
+    reference = outputs(smooth)
+    wrong = Outputs((reference.images[0][:, ::-1],), reference.unquantised)
+    parity = compare(wrong, ReferenceOutputs(reference, reference))
+    assert parity.max_abs == 0.0
+    with pytest.raises(ParityError) as caught:
+        refuse_departure(parity, "fp32")
+    assert caught.value.expected == "PSNR of at least 50 dB"
+
+
+@pytest.mark.parametrize("shape", [(48, 40), (32, 40, 2), (32, 40, 4)])
+def test_pictures_of_every_format_are_compared(smooth, shape):
+    random = np.random.default_rng(0)
+    image = random.integers(0, 200, shape, dtype=np.uint8)
+    reference = Outputs((image,), (smooth,))
+    assert compare(reference, ReferenceOutputs(reference, reference)).ssim == 1.0
+    other = image.copy()
+    other[10:14, 10:14] += 50
+    parity = compare(Outputs((other,), (smooth,)), ReferenceOutputs(reference, reference))
+    assert parity.ssim < 1.0
+    assert parity.psnr_db == round(20 * math.log10(255 / 50) + 10 * math.log10(shape[0] * shape[1] / 16), 2)
+
+
+def test_alpha_is_no_part_of_the_figures(smooth):
+    image = np.full((32, 40, 4), 255, np.uint8)
+    other = image.copy()
+    other[..., :3] -= 10
+    reference = Outputs((image,), (smooth,))
+    parity = compare(Outputs((other,), (smooth,)), ReferenceOutputs(reference, reference))
+    assert parity.psnr_db == round(20 * math.log10(255 / 10), 2)
