@@ -31,6 +31,22 @@ def export(
     size: Annotated[
         str, typer.Option(metavar="WxH", help="The generator's size in pixels, multiples of 8.")
     ] = "512x512",
+    frame: Annotated[
+        Optional[str], typer.Option(metavar="WxH", help="Take a camera's own frames, of this size, and return such.")
+    ] = None,
+    frame_format: Annotated[
+        Optional[Literal["rgb", "bgr", "rgba", "nv12", "yuyv"]], typer.Option(help="Their pixels; default rgb.")
+    ] = None,
+    output_format: Annotated[
+        Optional[Literal["rgb", "bgr", "rgba", "nv12", "yuyv"]],
+        typer.Option(help="The image's pixels; default: the frame's."),
+    ] = None,
+    colour_matrix: Annotated[
+        Optional[Literal["bt601", "bt709"]], typer.Option(help="How YUV is meant; default bt601.")
+    ] = None,
+    colour_range: Annotated[
+        Optional[Literal["limited", "full"]], typer.Option(help="How YUV is meant; default limited.")
+    ] = None,
     batch: Annotated[int, typer.Option(help="Frames per run.")] = 1,
     precision: Annotated[Literal["fp32", "fp16"], typer.Option(help="What the graph computes in.")] = "fp16",
     strength: Annotated[
@@ -43,12 +59,16 @@ def export(
         Optional[Literal["raw", "canny", "sketch"]], typer.Option(help="What the network is shown of a frame.")
     ] = None,
     engine: Annotated[
-        Literal["auto", "onnx", "tensorrt", "tensorrt-rtx"], typer.Option(help="Which plan to build, if any.")
+        Literal["auto", "onnx", "tensorrt", "tensorrt-rtx", "openvino"],
+        typer.Option(help="Which plan to build, if any."),
     ] = "auto",
     target: Annotated[
         str, typer.Option(help="GPU architectures for one tensorrt-rtx plan, comma-separated.")
     ] = "sm_89,sm_120",
     opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 23.")] = 20,
+    passes: Annotated[
+        str, typer.Option(metavar="auto|none|NAME,…", help="Exact rewrites of the graph; see docs/performance.md.")
+    ] = "auto",
     parity_frames: Annotated[
         Optional[int], typer.Option(help="Frames to hold against PyTorch; default 3, or 1 at full size.")
     ] = None,
@@ -70,16 +90,24 @@ def export(
         from ..export.recipe import ExportOptions
         from ..export.session import export_bundle
 
-        width, height = size_of(size)
+        width, height = size_of(size, "--size")
         options = ExportOptions(
             ckpt=ckpt, out=out, base=base, prompt=prompt, direction=direction, width=width, height=height, batch=batch,
             precision=precision, strength=strength, posterior=posterior, input_prep=input_prep, opset=opset,
             engine=engine, targets=tuple(target.split(",")), parity_frames=parity_frames, force=force,
-            command=_command(),
+            frame=None if frame is None else size_of(frame, "--frame"), frame_format=frame_format,
+            output_format=output_format, colour_matrix=colour_matrix, colour_range=colour_range,
+            passes=_passes(passes), command=_command(),
         )  # fmt: skip
         with console.progress() as show:
             report = export_bundle(options, telling(console, show))
         tell_export(console, report)
+
+
+def _passes(text: str) -> tuple[str, ...] | None:
+    if text == "auto":
+        return None
+    return () if text == "none" else tuple(text.split(","))
 
 
 def _command() -> str:

@@ -16,10 +16,13 @@ Debug = Annotated[bool, typer.Option("--debug", help="Print a traceback with an 
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace existing outputs.")]
 
 
-def size_of(text: str) -> tuple[int, int]:
+def size_of(text: str, option: str) -> tuple[int, int]:
+    """``WIDTHxHEIGHT`` in pixels. Raises UsageError that names ``option``."""
     width, _, height = text.lower().partition("x")
     if not (width.isdigit() and height.isdigit()):
-        raise UsageError("--size is not WIDTHxHEIGHT", expected="for example 512x512", got=text, hint="--size 512x512")
+        raise UsageError(
+            f"{option} is not WIDTHxHEIGHT", expected="for example 512x512", got=text, hint=f"{option} 512x512"
+        )
     return int(width), int(height)
 
 

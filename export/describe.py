@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..engines.bundle import Bundle
 from ..engines.errors import EdgeTurboError, InputError
-from ..engines.manifest import Manifest
-from ..engines.select import choose
+from ..engines.manifest import EngineEntry, FrameLayout, Manifest
+from ..engines.select import choose, plan_problem
 
 if TYPE_CHECKING:
     from .checkpoints.checkpoint import Checkpoint, NetworkDelta
@@ -48,7 +48,7 @@ def _of_bundle(bundle: Bundle, path: Path) -> dict[str, Any]:
 
 
 def _model(manifest: Manifest) -> dict[str, Any]:
-    model, rules = manifest.model, manifest.frame_rules
+    model, rules, layout = manifest.model, manifest.frame_rules, manifest.frame_layout
     return {
         "family": model.family,
         "direction": model.direction or "none",
@@ -60,8 +60,15 @@ def _model(manifest: Manifest) -> dict[str, Any]:
         if manifest.fp32_islands
         else model.precision,
         "opset": model.opset,
+        "passes": ", ".join(model.passes) or "none",
+        "camera's frame": "none: the host resizes" if layout is None else _layout(layout),
         "frame": f"{rules.input_prep}, {rules.resize}",
     }
+
+
+def _layout(layout: FrameLayout) -> str:
+    kinds = f"{layout.format} to {layout.output_format}"
+    return f"{layout.width}x{layout.height} {kinds}, {layout.matrix} {layout.range}"
 
 
 def _parity(manifest: Manifest) -> dict[str, Any]:
@@ -91,19 +98,35 @@ def _ranges(manifest: Manifest) -> dict[str, Any]:
 
 
 def _plans(bundle: Bundle) -> dict[str, Any]:
-    from ..engines.tensorrt_rtx import plan_problem
-
     plans = {}
     for entry in bundle.manifest.engines:
-        problem = plan_problem(bundle.root / entry.plan)
+        try:
+            problem = plan_problem(bundle, entry)
+        except EdgeTurboError as error:
+            problem = error.what
         plans[entry.plan] = {
             "built by": f"{entry.backend} {entry.version}",
             "for": ", ".join(entry.targets),
             "checked": list(entry.checked),
             "not checked": list(entry.unchecked),
-            "header": problem or "as it should be",
+            "built on": _device(entry),
+            "its pictures there": _golden_parity(entry),
+            "here": problem or "can run",
         }
     return plans
+
+
+def _device(entry: EngineEntry) -> str:
+    on = entry.built_on
+    return "no GPU" if on is None else f"{on.gpu}, {on.sm}, driver {on.driver}"
+
+
+def _golden_parity(entry: EngineEntry) -> str:
+    parity = entry.parity
+    if parity is None:
+        return "not compared"
+    psnr = "equal" if parity.psnr_db is None else f"PSNR {parity.psnr_db} dB"
+    return f"{psnr}, SSIM {parity.ssim}, up to {parity.max_levels} grey levels, on {parity.frames} goldens"
 
 
 def _problems(bundle: Bundle) -> list[str]:

@@ -133,15 +133,29 @@ def renew_plan(path: Path, engine: str, emit: Callable[[Event], None]) -> BuildR
 
 def backend_here() -> str:
     """What turbo-build builds with when it is not told: a GPU's own library first, then what builds without a GPU."""
-    usable = {TENSORRT: device.gpu() is not None, TENSORRT_RTX: True, OPENVINO: True}
-    for backend in BUILDABLE:
-        if usable[backend] and reuse.here().versions[backend] is not None:
-            return backend
-    raise MissingComponentError(
-        "nothing that builds plans is installed",
-        expected=" or ".join(BUILDABLE),
-        hint='pip install "edgeturbo[rtx]" for RTX GPUs; a Jetson has TensorRT: docs/jetson.md',
-    )
+    backend = gpu_backend_here() or (OPENVINO if reuse.here().versions[OPENVINO] is not None else None)
+    if backend is None:
+        raise MissingComponentError(
+            "nothing that builds plans is installed",
+            expected=" or ".join(BUILDABLE),
+            hint='pip install "edgeturbo[rtx]" for RTX GPUs; a Jetson has TensorRT: docs/jetson.md',
+        )
+    return backend
+
+
+def gpu_backend_here() -> str | None:
+    """What can build plans for GPUs here: TensorRT where there is one, TensorRT for RTX anywhere, or nothing."""
+    versions = reuse.here().versions
+    if device.gpu() is not None and versions[TENSORRT] is not None:
+        return TENSORRT
+    return None if versions[TENSORRT_RTX] is None else TENSORRT_RTX
+
+
+def require_builder(backend: str) -> None:
+    """Raise MissingComponentError unless ``backend`` can build a plan here. Cheap: call it before the long work."""
+    _version(backend)
+    if backend == TENSORRT:
+        resolve_targets(backend, ())
 
 
 def _version(backend: str) -> str:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..engines.build import BuildProgress, BuildRequest, build_plan
-from ..engines.bundle import GOLDENS, ONNX, ONNX_DATA, PLAN, Bundle, refuse_existing, staging
+from ..engines.bundle import GOLDENS, ONNX, ONNX_DATA, Bundle, refuse_existing, staging
 from ..engines.errors import MissingComponentError
 from ..engines.files import sha256_of
-from ..engines.manifest import EngineEntry, Manifest, Parity, Provenance, RangeLedger
+from ..engines.manifest import Manifest, Parity, Provenance, RangeLedger
+from ..engines.select import ONNXRUNTIME, TENSORRT_RTX
 from .events import Event
+from .plans import BuildOptions, add_plan, gpu_backend_here, require_builder
 from .recipe import ExportOptions, Recipe, recipe_for, refuse_impossible
 
 if TYPE_CHECKING:
@@ -30,7 +31,11 @@ if TYPE_CHECKING:
     from .samples import Sample
     from .verify import ReferenceOutputs
 
-_TOOLS = ("torch", "diffusers", "transformers", "peft", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "tensorrt-rtx")
+# Pillow, because a graph that resizes does it as the Pillow here does.
+_TOOLS = (
+    *("torch", "diffusers", "transformers", "peft", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "tensorrt-rtx"),
+    "pillow",
+)
 _PARITY_FRAMES, _PARITY_FRAMES_FULL_SIZE = 3, 1
 _FULL_SIZE_BYTES = 1_000_000_000  # of generator.onnx.data: SD-Turbo is 1.8 GB in FP16, a tiny model a few MB
 _GOLDEN_PAIRS = 2
@@ -78,15 +83,17 @@ class _Session:
         refuse_impossible(self.options)
         refuse_existing(self.options.folder, force=self.options.force)
         backend = self._plan_backend()
+        self._settle_passes(backend)
         prepared = self._prepare()
         with staging(self.options.folder, force=self.options.force) as staged:
             islands = self._write_onnx(prepared, staged.root)
             ledger, parity = self._check(prepared, staged.root / ONNX)
             manifest = self._manifest(prepared, islands, parity, ledger)
             del prepared
-            plan = self._build(backend, staged.root) if backend else None
             with self._stage("seal"):
-                staged.seal(replace(manifest, engines=(plan,) if plan else ()))
+                bundle = staged.seal(manifest)
+            if backend:
+                self._build(backend, bundle)
         bundle = Bundle.open(self.options.folder)
         return ExportReport(bundle, self.seconds, tuple(self.notes), tuple(self.warnings))
 
@@ -106,21 +113,25 @@ class _Session:
         self.emit(Event("warning", text))
 
     def _plan_backend(self) -> str | None:
+        """What will build a plan; None for ONNX alone. Raises MissingComponentError before the long work."""
         wanted = self.options.engine
         if wanted == "onnx":
             return None
-        if wanted == "tensorrt":
-            raise MissingComponentError(
-                "TensorRT plans are built on the device they run on, and this version cannot build them yet",
-                hint="--engine tensorrt-rtx, or --engine onnx",
-            )
-        installed = util.find_spec("tensorrt_rtx") is not None
-        if wanted == "tensorrt-rtx" and not installed:
-            raise MissingComponentError("TensorRT for RTX is not installed", hint='pip install "edgeturbo[rtx]"')
-        if wanted == "auto":
-            choice = "tensorrt-rtx, which is installed" if installed else "ONNX alone: tensorrt-rtx is not installed"
-            self._note(f"engine: {choice}")
-        return "tensorrt-rtx" if installed else None
+        if wanted != "auto":
+            require_builder(wanted)
+            return wanted
+        backend = gpu_backend_here()
+        choice = f"{backend}, which is installed" if backend else "ONNX alone: no builder of GPU plans is installed"
+        self._note(f"engine: {choice}")
+        return backend
+
+    def _settle_passes(self, backend: str | None) -> None:
+        from .passes.choice import default_passes
+
+        if self.options.passes is None:
+            self.options = replace(self.options, passes=default_passes(backend or ONNXRUNTIME))
+        if self.options.passes:
+            self._note(f"passes: {', '.join(self.options.passes)}")
 
     def _prepare(self) -> _Prepared:
         require_export_packages()
@@ -143,6 +154,7 @@ class _Session:
         """Write the ONNX files into ``root``; return the names of the nodes that stay in FP32."""
         import onnx_ir as ir
 
+        from .passes.choice import chosen_passes
         from .passes.exact_norm import ExactNorm
         from .passes.half import Half
         from .passes.specialise import Specialise, release
@@ -154,6 +166,8 @@ class _Session:
         half = Half(is_island)
         with self._stage("specialise"):
             Specialise()(model)
+            for step in chosen_passes(self.options.passes or ()):
+                step(model)
             if self.options.precision == "fp32":
                 ExactNorm()(model)
             StageNames(frozenset({UNQUANTISED}))(model)
@@ -207,15 +221,16 @@ class _Session:
             self._warn(f"{entry.tensor} reaches {entry.largest:,.0f}, more than half of FP16's {ledger.limit:,.0f}")
         return ledger
 
-    def _build(self, backend: str, root: Path) -> EngineEntry:
-        def report(progress: BuildProgress) -> None:
-            self.emit(Event("stage", f"build plan: {progress.phase}", progress.fraction))
-
+    def _build(self, backend: str, bundle: Bundle) -> None:
         give_memory_back()
+        targets = self.options.targets if backend == TENSORRT_RTX else None
         with self._stage("build plan"):
-            return build_plan(
-                BuildRequest(backend, root / ONNX, root / PLAN, self.options.targets, sha256_of(root / ONNX)), report
-            )
+            add_plan(bundle, BuildOptions(backend, targets), self._hear)
+
+    def _hear(self, event: Event) -> None:
+        if event.kind == "warning":
+            self.warnings.append(event.text)
+        self.emit(event)
 
     def _manifest(
         self, prepared: _Prepared, islands: tuple[str, ...], parity: Parity, ledger: RangeLedger | None
@@ -227,6 +242,7 @@ class _Session:
             frame_rules=recipe.frame_rules,
             inputs=recipe.shape.inputs,
             outputs=recipe.shape.outputs,
+            frame_layout=recipe.shape.layout,
             provenance=_provenance(prepared),
             fp32_islands=islands,
             parity=parity,
@@ -260,7 +276,7 @@ def _reference_outputs(prepared: _Prepared, taken: tuple[Sample, ...]) -> Refere
     recipe = prepared.recipe
     return reference_outputs(
         lambda: Reference(prepared.base, prepared.checkpoint, recipe.direction, prepared.embedding, recipe.strength),
-        taken, signed=recipe.signed_input,
+        taken, signed=recipe.signed_input, border=recipe.border,
     )  # fmt: skip
 
 
