@@ -8,13 +8,13 @@ the variance as E[x^2] - E[x]^2. On frames with few distinct values (sketches, e
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 from onnx_ir.passes import InPlacePass, PassResult, PostconditionError
 from onnx_ir.passes.common import DeduplicateInitializersPass, RemoveUnusedNodesPass
+
+from .edit import Block
 
 _KIND = "InstanceNormalization"
 
@@ -46,51 +46,23 @@ def _replace(model: ir.Model, node: ir.Node) -> None:
         return
     shape = [size for size in value.shape or () if isinstance(size, int)]
     rows = [*shape[:2], *_factors(shape[2])]
-    block = _Block(model, node)
+    block = Block(model, node)
     grid = block.add("Reshape", [value, block.constant(np.array(rows))], rows)
-    centred = block.add("Sub", [grid, block.mean(grid, rows)], rows)
-    variance = block.mean(block.add("Mul", [centred, centred], rows), rows)
+    centred = block.add("Sub", [grid, _mean(block, grid, rows)], rows)
+    variance = _mean(block, block.add("Mul", [centred, centred], rows), rows)
     one = [*shape[:2], 1, 1]
     epsilon = block.constant(np.array(node.attributes["epsilon"].as_float(), dtype=np.float32))
     deviation = block.add("Sqrt", [block.add("Add", [variance, epsilon], one)], one)
     normal = block.add("Div", [centred, deviation], rows)
     result = block.add("Reshape", [normal, block.constant(np.array(shape))], shape)
-    ir.convenience.replace_all_uses_with(node.outputs[0], result, replace_graph_outputs=True)
-    model.graph.remove(node, safe=True)
+    block.instead(result)
 
 
-class _Block:
-    """New nodes in front of ``node``, which belong where it does."""
-
-    def __init__(self, model: ir.Model, node: ir.Node) -> None:
-        self._model = model
-        self._node = node
-        self._made = 0
-
-    def add(self, operator: str, inputs: list[ir.Value], shape: list[int], **attributes: int) -> ir.Value:
-        made = ir.node(operator, inputs, attributes=attributes, name=self._name(operator))
-        made.metadata_props.update(self._node.metadata_props)
-        output = made.outputs[0]
-        output.name, output.dtype, output.shape = made.name, ir.DataType.FLOAT, ir.Shape(shape)
-        self._model.graph.insert_before(self._node, made)
-        return output
-
-    def mean(self, value: ir.Value, shape: list[int]) -> ir.Value:
-        """Over the last axis, then over the one before it; both stay, with one element."""
-        for axis, left in ((3, [*shape[:3], 1]), (2, [*shape[:2], 1, 1])):
-            value = self.add("ReduceMean", [value, self.constant(np.array([axis]))], left, keepdims=1)
-        return value
-
-    def constant(self, array: NDArray[Any]) -> ir.Value:
-        tensor = ir.tensor(array)
-        kind = ir.TensorType(tensor.dtype)
-        value = ir.Value(name=self._name("constant"), shape=ir.Shape(array.shape), type=kind, const_value=tensor)
-        self._model.graph.register_initializer(value)
-        return value
-
-    def _name(self, what: str) -> str:
-        self._made += 1
-        return f"{self._node.name}/{what}_{self._made}"
+def _mean(block: Block, value: ir.Value, shape: list[int]) -> ir.Value:
+    """Over the last axis, then over the one before it; both stay, with one element."""
+    for axis, left in ((3, [*shape[:3], 1]), (2, [*shape[:2], 1, 1])):
+        value = block.add("ReduceMean", [value, block.constant(np.array([axis]))], left, keepdims=1)
+    return value
 
 
 def _factors(count: int) -> tuple[int, int]:
