@@ -1,10 +1,11 @@
 # Every target makes its own virtual environment; PYTHON chooses the interpreter (3.11 or newer for the whole toolchain).
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV ?= .venv
+VENV_GPU ?= .venv-gpu
 PIP = $(VENV)/bin/pip --disable-pip-version-check --quiet
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test full-size clean
+.PHONY: demo test full-size gpu-check soak clean
 
 demo: $(VENV)/demo.stamp
 	$(RUN) -m edgeturbo.export.demo --out demo-out
@@ -20,6 +21,10 @@ test: $(VENV)/test.stamp
 full-size: $(VENV)/demo.stamp
 	$(RUN) -m edgeturbo.benchmarks.full_size --work full-size --results benchmarks/results
 
+# On a machine with an NVIDIA GPU; resumes where it was interrupted. GPU_CHECK="--stage tensorrt" runs one stage.
+gpu-check: $(VENV_GPU)/gpu.stamp
+	$(VENV_GPU)/bin/python -m edgeturbo.benchmarks.gpu_check --work gpu-check --results benchmarks/results --docs docs/performance.md $(GPU_CHECK)
+
 $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 
@@ -32,5 +37,11 @@ $(VENV)/test.stamp: $(VENV)/demo.stamp
 	$(PIP) install -c constraints.txt -e ".[cpu,export,rtx,openvino,camera,service,canny,dev]"
 	touch $@
 
+# A GPU's PyTorch and TensorRT come from the system or the index, so no constraints here.
+$(VENV_GPU)/gpu.stamp: pyproject.toml
+	$(PYTHON) -m venv --system-site-packages $(VENV_GPU)
+	$(VENV_GPU)/bin/pip install -e ".[cuda,export,tensorrt,rtx]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo-out full-size build *.egg-info
+	rm -rf $(VENV) $(VENV_GPU) demo-out full-size gpu-check build *.egg-info

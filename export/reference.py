@@ -61,7 +61,7 @@ class Reference(nn.Module):
         latent = self._posterior(self.vae.quant_conv(features), inputs.posterior_noise) * scale
         if inputs.noise is not None and self.strength is not None:
             latent = latent * self.strength + inputs.noise.to(dtype) * (1 - self.strength)
-        timesteps = torch.tensor([TIMESTEP])
+        timesteps = torch.tensor([TIMESTEP], device=latent.device)
         embedding = self.embedding.expand(latent.shape[0], -1, -1)
         prediction = self.unet(latent, timesteps, encoder_hidden_states=embedding).sample
         denoised = self.scheduler.step(prediction, timesteps, latent, return_dict=True).prev_sample.to(dtype)
