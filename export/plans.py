@@ -153,9 +153,13 @@ def gpu_backend_here() -> str | None:
 
 def require_builder(backend: str) -> None:
     """Raise MissingComponentError unless ``backend`` can build a plan here. Cheap: call it before the long work."""
-    _version(backend)
-    if backend == TENSORRT:
-        resolve_targets(backend, ())
+    try:
+        _version(backend)
+        if backend == TENSORRT:
+            resolve_targets(backend, ())
+    except MissingComponentError as error:
+        error.hint = f"--engine onnx, and turbo-build on the device; or --engine tensorrt-rtx; or: {error.hint}"
+        raise
 
 
 def _version(backend: str) -> str:

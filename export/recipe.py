@@ -24,7 +24,6 @@ from .base import DEFAULT_BASE
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.released import RELEASED, Released, released
 from .native import Border
-from .passes.choice import refuse_unknown_passes
 from .trace import DEFAULT_OPSET, OPSETS, GraphShape
 
 ExportEngine = Literal["auto", "onnx", "tensorrt", "tensorrt-rtx", "openvino"]
@@ -124,7 +123,10 @@ def refuse_impossible(options: ExportOptions) -> None:
         raise UsageError(f"--opset {options.opset} does not work", expected=expected, hint=f"--opset {DEFAULT_OPSET}")
     if options.engine in ("auto", "tensorrt-rtx"):
         check_targets(options.targets)
-    refuse_unknown_passes(options.passes or ())
+    if options.passes:
+        from .passes.choice import refuse_unknown_passes
+
+        refuse_unknown_passes(options.passes)
     if options.parity_frames is not None and options.parity_frames < 1:
         raise UsageError("--parity-frames must be at least 1: no bundle is written unchecked", hint="--parity-frames 1")
     if options.strength is not None and not 0.0 <= options.strength <= 1.0:

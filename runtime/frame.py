@@ -6,6 +6,7 @@ Times are nanoseconds of ``time.monotonic_ns()``: they never jump, and mean noth
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
@@ -53,10 +54,16 @@ class FrameSource(ABC):
     """Frames from somewhere. One thread reads; ``interrupt`` may come from any other.
 
     ``live`` sources produce frames whether anybody reads or not: of them the newest frame counts, and their end is a
-    fault. The others wait, and lose nothing.
+    fault. The others wait, and lose nothing. What a URL leads to is known only once it is open. An interruption holds
+    until ``close``.
     """
 
     live: bool
+
+    @property
+    def faults(self) -> Mapping[str, int]:
+        """What was lost or repaired inside the source, by reason; ``superseded``: replaced by a newer frame."""
+        return {}
 
     @property
     @abstractmethod

@@ -31,8 +31,7 @@ def jobs_of(source: Path | str, output: Path | str | None, *, force: bool) -> tu
 
     Raises ImageError when ``source`` does not exist, UsageError and OutputExistsError as ``translate_files``.
     """
-    with _reading(source):
-        sources = _sources(source)
+    sources = pictures_of(source)
     one_picture = names_one_picture(source)
     jobs = tuple(
         Job(path, target) for path, target in zip(sources, _targets(sources, output, one_picture), strict=True)
@@ -47,6 +46,15 @@ def jobs_of(source: Path | str, output: Path | str | None, *, force: bool) -> tu
         with writing_to(folder):
             folder.mkdir(parents=True, exist_ok=True)
     return jobs
+
+
+def pictures_of(source: Path | str) -> list[Path]:
+    """The pictures that ``source``, a path, a folder or a pattern, means, in order of their paths.
+
+    Raises ImageError when there are none or they cannot be listed.
+    """
+    with _reading(source):
+        return _sources(source)
 
 
 def names_one_picture(source: Path | str) -> bool:

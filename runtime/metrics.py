@@ -60,7 +60,7 @@ class Metrics:
         yield frames
         for name, text, counts in (
             ("dropped", "Captured frames that were not shown, by reason.", stats.dropped),
-            ("source_faults", "What went wrong at the source and was survived, by reason.", stats.faults),
+            ("source_faults", "What went wrong at the source and was survived, by reason.", stats.all_faults()),
         ):
             family = CounterMetricFamily(f"edgeturbo_{name}", text, labels=["reason"])
             for reason, count in sorted(dict(counts).items()):

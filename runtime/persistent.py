@@ -6,6 +6,7 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,19 +18,22 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+# Far beyond any longest wait; 2.0**1024, a quarter of an hour of attempts later, would be no number any more.
+_MOST_DOUBLINGS = 30
+
 
 @dataclass(frozen=True)
 class Persistence:
     """In seconds. A source without a frame for ``stall`` is restarted.
 
     Attempts come after ``first_wait``, then twice as long each time up to ``longest_wait``, each wait longer or shorter
-    by up to ``jitter`` of itself, so that many devices do not knock at one camera at the same moment. The longest wait
-    stays below a second: a camera that is back is used within one.
+    by up to ``jitter`` of itself, so that many devices do not knock at one camera at the same moment. The longest wait,
+    0.6 s with its jitter, leaves room to connect: a camera that is back is used within a second.
     """
 
     stall: float = 5.0
     first_wait: float = 0.1
-    longest_wait: float = 0.8
+    longest_wait: float = 0.5
     jitter: float = 0.2
 
 
@@ -37,14 +41,22 @@ class PersistentSource(FrameSource):
     """``source``, closed and opened again on every failure, end or stall; the faults are counted in ``stats``.
 
     Frames are numbered through, and presentation times go on from where they were, in step with the clock. The first
-    ``open`` raises what the source raises: what was never there is a mistake, not an outage.
+    ``open`` raises what the source raises, unless told otherwise: what was never there is a mistake, not an outage.
     """
 
     live = True
 
     def __init__(
-        self, source: FrameSource, stats: StreamStats, policy: Persistence | None = None, seed: int | None = None
+        self,
+        source: FrameSource,
+        stats: StreamStats,
+        policy: Persistence | None = None,
+        *,
+        patient: bool = False,
+        seed: int | None = None,
     ) -> None:
+        """``patient``: a source that is not there yet is waited for, as after an outage."""
+        self._patient = patient
         self._source = source
         self._stats = stats
         self._policy = policy or Persistence()
@@ -61,8 +73,18 @@ class PersistentSource(FrameSource):
     def info(self) -> StreamInfo:
         return self._source.info
 
+    @property
+    def faults(self) -> Mapping[str, int]:
+        return self._source.faults
+
     def open(self) -> None:
-        self._source.open()
+        try:
+            self._source.open()
+        except SourceError as error:
+            if not self._patient:
+                raise
+            self._down(error.reason, error.what)
+            return
         self._connected()
 
     def read(self, timeout: float) -> Frame | Signal:
@@ -130,7 +152,7 @@ class PersistentSource(FrameSource):
         self._stats.connected = False
         self._source.close()
         policy = self._policy
-        wait = min(policy.first_wait * 2**self._failures, policy.longest_wait)
+        wait = min(policy.first_wait * 2.0 ** min(self._failures, _MOST_DOUBLINGS), policy.longest_wait)
         wait *= 1 + self._random.uniform(-policy.jitter, policy.jitter)
         self._failures += 1
         self._next_attempt = time.monotonic() + wait

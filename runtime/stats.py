@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .frame import Emission
+    from .frame import Emission, FrameSource
 
 # The newest so many samples of each timing are kept: percentiles are of these, however long a stream runs.
 _KEPT = 4096
@@ -56,6 +56,7 @@ class StreamStats:
         self._samples: dict[str, deque[float]] = {name: deque(maxlen=_KEPT) for name in TIMINGS}
         self._counts: Counter[str] = Counter()
         self._emissions: deque[int] = deque(maxlen=_KEPT)
+        self._source: FrameSource | None = None
         self._listeners: list[Callable[[str, float], None]] = []
 
     def add(self, **counts: int) -> None:
@@ -95,6 +96,16 @@ class StreamStats:
         with self._lock:
             self.faults[reason] += 1
 
+    def also(self, source: FrameSource) -> None:
+        """Count what happens inside ``source``, too."""
+        self._source = source
+
+    def all_faults(self) -> dict[str, int]:
+        """The stream's and its source's."""
+        inside = self._source.faults if self._source is not None else {}
+        with self._lock:
+            return dict(self.faults + Counter(inside))
+
     def time(self, name: str, seconds: float) -> None:
         """One sample of a timing, in seconds. Whoever listens (a histogram of metrics) is told."""
         with self._lock:
@@ -121,6 +132,7 @@ class StreamStats:
     def summary(self) -> dict[str, Any]:
         """Everything as plain data, ready for JSON."""
         timings = {name: self.percentiles(name) for name in TIMINGS}
+        faults = self.all_faults()
         with self._lock:
             counts = {
                 name: getattr(self, name)
@@ -129,6 +141,6 @@ class StreamStats:
             return {
                 **counts,
                 "dropped": dict(self.dropped),
-                "faults": dict(self.faults),
+                "faults": faults,
                 "ms": {name: vars(found) for name, found in timings.items() if found is not None},
             }

@@ -90,11 +90,12 @@ class Stream:
         self._last: Emission | None = None
         self._next_card_ns = 0
 
-    def run(self) -> None:
+    def run(self, look: Callable[[], None] = lambda: None) -> None:
         """Until the source ends, a limit is reached, ``stop`` is called or something fails.
 
-        The source is open and is closed here; sinks are opened by their first picture and closed here. Raises the
-        first error of the source, the engine or the only sink, after everything was closed; KeyboardInterrupt passes.
+        ``look`` is called in between, about ten times a second. The source is open and is closed here; sinks are
+        opened by their first picture and closed here. Raises the first error of the source, the engine or the only
+        sink, after everything was closed; KeyboardInterrupt passes.
         """
         threads = [self._thread("capture", self._capture), self._thread("translate", self._work)]
         threads += [self._thread(f"emit {outlet.sink.description}", outlet.work) for outlet in self._outlets]
@@ -104,6 +105,7 @@ class Stream:
                 thread.start()
             while any(thread.is_alive() for thread in threads) and not self._stopped.is_set():
                 self._over.wait(_LOOK)
+                look()
                 if deadline is not None and time.monotonic() > deadline:
                     self._enough.set()
         finally:

@@ -50,7 +50,9 @@ _HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'",
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    ),
 }
 
 
@@ -176,6 +178,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         web = self.server.web
         path = urlsplit(self.path).path
+        # A browser keeps its connection: after close nobody shall be told of a stream that is over.
+        self.close_connection = self.close_connection or web.latest.is_closed
         if path == "/healthz":
             self._answer(200, "text/plain", b"alive\n")
         elif not self._is_allowed(web.address):

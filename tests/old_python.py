@@ -1,7 +1,8 @@
 """Import the runtime under Python 3.10, JetPack 6's, where such an interpreter is found; say so where none is.
 
 Run as a script by ``make test``: it makes a virtual environment with the base dependencies alone, installs the package
-there as a user would, checks that no training framework came along, and imports every module of cli, engines and runtime.
+there as a user would, checks that no training framework came along, and imports every module of cli,
+engines and runtime.
 """
 
 from __future__ import annotations

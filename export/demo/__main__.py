@@ -13,8 +13,8 @@ from ..._console import Console
 from ...runtime.image import Frame, load_frame, save_image
 from ...runtime.pictures import PictureRequest, translate_files
 from ...runtime.translator import Translator
-from ..recipe import ExportOptions
 from ..events import telling
+from ..recipe import ExportOptions
 from ..session import export_bundle
 from . import demo_base, demo_checkpoint, demo_frames
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 from edgeturbo.engines.errors import RangeError
 from edgeturbo.export.base import BaseModel, open_base
-from edgeturbo.export.recipe import ExportOptions
 from edgeturbo.export.events import Event
+from edgeturbo.export.recipe import ExportOptions
 from edgeturbo.export.session import ExportReport, export_bundle
 from tiny import GOLDEN, GOLDEN_BASE, Tiny
 
