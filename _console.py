@@ -66,6 +66,15 @@ class Console:
 
             yield show
 
+    @contextmanager
+    def status(self) -> Iterator[Callable[[str], None]]:
+        """A function that shows one line which changes; into a file or a pipe it writes nothing."""
+        if self._silent or not sys.stderr.isatty():
+            yield lambda _: None
+            return
+        with self.progress() as show:
+            yield lambda text: show(text, None)
+
     def _plain_stages(self) -> Callable[[str, float | None], None]:
         """Into a file or a pipe: each stage once, when it begins."""
         last = ""

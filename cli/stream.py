@@ -49,8 +49,8 @@ def run_stream(console: Console, translator: Translator, wishes: StreamWishes) -
     live = Live(translator, request)
     is_live = parse_input(wishes.source).kind not in (Kind.PICTURES, Kind.VIDEO)
     try:
-        with translator, console.progress() as show:
-            live.run(console.note, lambda stats: show(_figures(stats), None))
+        with translator, console.status() as show:
+            live.run(console.note, lambda stats: show(_figures(stats)))
     except KeyboardInterrupt:
         if not is_live:
             raise
