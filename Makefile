@@ -21,6 +21,9 @@ test: $(VENV)/test.stamp
 full-size: $(VENV)/demo.stamp
 	$(RUN) -m edgeturbo.benchmarks.full_size --work full-size --results benchmarks/results
 
+soak: $(VENV)/test.stamp
+	$(RUN) -m edgeturbo.benchmarks.soak --json benchmarks/results/soak.json
+
 # On a machine with an NVIDIA GPU; resumes where it was interrupted. GPU_CHECK="--stage tensorrt" runs one stage.
 gpu-check: $(VENV_GPU)/gpu.stamp
 	$(VENV_GPU)/bin/python -m edgeturbo.benchmarks.gpu_check --work gpu-check --results benchmarks/results --docs docs/performance.md $(GPU_CHECK)

@@ -22,7 +22,7 @@ _BUSY_SHARE = 0.25
 _PACKAGES = (
     "edgeturbo", "torch", "diffusers", "transformers", "peft", "onnx", "onnx-ir", "onnxscript", "onnxruntime",
     "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx", "cuda-python",
-    "triton", "numpy", "pillow",
+    "triton", "numpy", "pillow", "av", "prometheus-client",
 )  # fmt: skip
 
 # Field of ours: nvidia-smi's (``nvidia-smi --help-query-gpu``), with its unit.

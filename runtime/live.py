@@ -12,6 +12,7 @@ import numpy as np
 
 from ..engines.errors import SourceError, UsageError
 from .allocator import keep_freed_frames
+from .image import frame_note
 from .options import StreamOptions
 from .persistent import PersistentSource
 from .sinks import open_sink
@@ -91,6 +92,7 @@ class Live:
             stack.callback(source.close)
             self.stats.also(source)
             tell(f"source: {_described(source)}")
+            self._tell_of_frames(source, tell)
             latest = self._server(stack)
             sinks = [self._sink(uri, latest) for uri in request.outputs]
             if self.url:
@@ -109,6 +111,15 @@ class Live:
         """End soon; from any thread."""
         if self._stream is not None:
             self._stream.stop()
+
+    def _tell_of_frames(self, source: FrameSource, tell: Callable[[str], None]) -> None:
+        """A bundle for a camera's own frames is given RGB here, which the host converts: that is no secret."""
+        layout = self._translator.bundle.manifest.frame_layout
+        if layout is None or not self.stats.connected:
+            return
+        note = frame_note((source.info.width, source.info.height), layout)
+        if note:
+            tell(note)
 
     def _source(self) -> FrameSource:
         source = open_source(self._request.source, self._request.options)

@@ -154,7 +154,9 @@ class Translator:
         manifest = self.bundle.manifest
         prepared = [_into(frame, manifest) for frame in frames]
         prepared += [prepared[-1]] * (manifest.model.batch - len(prepared))
-        results: Mapping[str, NDArray[Any]] = engine.run({FRAME: np.stack(prepared), **self._noises})
+        # A single frame needs no copy, only its batch axis.
+        batch = np.ascontiguousarray(prepared[0])[None] if len(prepared) == 1 else np.stack(prepared)
+        results: Mapping[str, NDArray[Any]] = engine.run({FRAME: batch, **self._noises})
         return [
             _out_of(image, (frame.shape[1], frame.shape[0]), manifest)
             for image, frame in zip(results[IMAGE], frames, strict=False)
