@@ -213,3 +213,14 @@ def test_imports_inside_the_package_are_relative(module):
         for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
     }
     assert not {name for name in absolute if name.partition(".")[0] == "edgeturbo"}
+
+
+@pytest.mark.parametrize("module", [module for module in SOURCES if module.startswith("edgeturbo.runtime")])
+def test_no_stream_asks_the_clock_on_the_wall(module):
+    """It may jump: by NTP, by hand, at a leap second. A monotonic one does not."""
+    asked = [
+        f"{node.value.id}.{node.attr}"
+        for node in ast.walk(TREES[module])
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    ]
+    assert not {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "time.localtime"} & set(asked)
