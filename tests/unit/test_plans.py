@@ -256,6 +256,22 @@ def test_there_is_nothing_to_renew_where_no_plan_could_run(bundle):
     assert renew_plan(bundle.root, "auto", lambda _: None) is None
 
 
+def test_a_plan_that_does_not_fit_is_renewed_where_a_gpu_could_run_it(bundle, monkeypatch):
+    """The machine's answers are replaced: a GPU is here, and the plan is another version's."""
+    old = add(bundle, RTX)[0].entry
+    monkeypatch.setattr(plans, "plan_problem", lambda *_: "built with TensorRT for RTX 1.5.0")
+    monkeypatch.setattr(plans, "unusable_reason", lambda _: None)
+    monkeypatch.setattr(device, "gpu", lambda: device.Gpu("NVIDIA GeForce RTX 4090", "sm_89", "570.1", 24 << 30))
+    monkeypatch.setattr(plans, "unfit_reason", lambda *_: "the GPU is not really here")
+    for engine in ("onnxruntime", "tensorrt"):
+        assert renew_plan(bundle.root, engine, lambda _: None) is None
+    report = renew_plan(bundle.root / "engine.plan", "auto", lambda _: None)
+    assert report.built
+    assert (report.entry.plan, report.entry.built_on.gpu) == (old.plan, "NVIDIA GeForce RTX 4090")
+    monkeypatch.setattr(plans, "plan_problem", lambda *_: None)
+    assert renew_plan(bundle.root, "auto", lambda _: None) is None
+
+
 def test_a_build_needs_no_training_framework(bundle):
     """As on a device: the packages of an export cannot be imported."""
     code = (
