@@ -44,8 +44,6 @@ class PersistentSource(FrameSource):
     ``open`` raises what the source raises, unless told otherwise: what was never there is a mistake, not an outage.
     """
 
-    live = True
-
     def __init__(
         self,
         source: FrameSource,
@@ -56,6 +54,7 @@ class PersistentSource(FrameSource):
         seed: int | None = None,
     ) -> None:
         """``patient``: a source that is not there yet is waited for, as after an outage."""
+        self.live = True
         self._patient = patient
         self._source = source
         self._stats = stats
@@ -88,13 +87,15 @@ class PersistentSource(FrameSource):
         self._connected()
 
     def read(self, timeout: float) -> Frame | Signal:
-        """As the source's; never EOS, and never SourceError: an outage is a TIMEOUT until it is over."""
+        """As the source's, but never SourceError: an outage is a TIMEOUT until it is over. EOS is a file's alone."""
         if not self._stats.connected:
             return self._reopen(timeout)
         try:
             got = self._source.read(timeout)
         except SourceError as error:
             return self._down(error.reason, error.what)
+        if got is Signal.EOS and not self.live:
+            return got
         if got is Signal.EOS:
             return self._down("end", "the source ended")
         if isinstance(got, Frame):
@@ -113,6 +114,7 @@ class PersistentSource(FrameSource):
         self._source.close()
 
     def _connected(self) -> None:
+        self.live = self._source.live  # a URL may have turned out to be a file
         self._stats.connected = True
         self._last_frame = time.monotonic()
         self._shift_ns = None

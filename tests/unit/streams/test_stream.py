@@ -226,6 +226,17 @@ def test_a_live_source_that_fails_comes_back_and_is_counted():
     assert times == sorted(times)
 
 
+def test_what_turns_out_to_be_a_file_ends_where_it_ends():
+    class Turns(Script):
+        def open(self):
+            super().open()
+            self.live = False
+
+    source = Turns(frames(5), live=True)
+    stats = play(source, [Kept()], LoopOptions(latest=False))
+    assert (source.opened, stats.emitted, stats.faults) == (1, 5, {})
+
+
 def test_a_source_that_falls_silent_is_restarted():
     steps = [picture(1), *[Signal.TIMEOUT] * 6, picture(2)]
     source = Script(steps, live=True)
