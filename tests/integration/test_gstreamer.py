@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgeturbo.engines.errors import MissingComponentError, SinkError, SourceError
+from edgeturbo.engines.errors import MissingComponentError, SinkError, SourceError, UsageError
 from edgeturbo.runtime.frame import Emission, Frame, Signal, StreamInfo
 from edgeturbo.runtime.options import StreamOptions
 from edgeturbo.runtime.persistent import Persistence, PersistentSource
@@ -235,3 +235,46 @@ def test_the_launch_line_of_a_file_plays_every_frame(tmp_path: Path):
             levels.append(int(got.image.mean()))
     assert len(levels) == 12
     assert levels == sorted(levels)
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """An X server without a monitor."""
+    server = shutil.which("Xvfb")
+    if server is None:
+        pytest.skip("Xvfb, a screen to look at, is not installed")
+    receive, send = os.pipe()
+    process = subprocess.Popen(
+        [server, "-displayfd", str(send), "-screen", "0", "640x480x24", "-nolisten", "tcp"],
+        pass_fds=[send], stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    os.close(send)
+    with os.fdopen(receive) as number:
+        display = f":{number.readline().strip()}"
+    monkeypatch.setenv("DISPLAY", display)
+    yield display
+    process.terminate()
+    process.wait(HANG)
+
+
+@pytest.mark.skipif(not has("autovideosink", "ximagesink"), reason="GStreamer has no window here")
+def test_a_window_shows_the_pictures(screen):
+    av = pytest.importorskip("av", reason="PyAV looks at the screen")
+    if "x11grab" not in av.formats_available:
+        pytest.skip("this PyAV cannot look at a screen")
+    sink = open_sink("display://0", StreamOptions())
+    sink.open(StreamInfo(128, 96, 30.0, "test"))
+    started = time.monotonic()
+    seen = 0
+    while seen < 128 * 96 * 0.9:
+        assert time.monotonic() - started < HANG, f"only {seen} pixels of the picture were on the screen"
+        sink.write(picture(180))
+        with av.open(f"{screen}.0", format="x11grab", options={"video_size": "640x480"}) as grabbed:
+            image = next(grabbed.decode(video=0)).to_ndarray(format="rgb24")
+        seen = int((np.abs(image.astype(int) - 180).max(axis=2) <= 3).sum())
+    sink.close()
+
+
+def test_a_window_is_refused_where_none_is_wanted():
+    with pytest.raises(UsageError, match="headless"):
+        open_sink("display://0", StreamOptions(headless=True))
