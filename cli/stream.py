@@ -49,12 +49,13 @@ def run_stream(console: Console, translator: Translator, wishes: StreamWishes) -
     live = Live(translator, request)
     is_live = parse_input(wishes.source).kind not in (Kind.PICTURES, Kind.VIDEO)
     try:
-        with translator, console.status() as show:
+        with console.status() as show:
             live.run(console.note, lambda stats: show(_figures(stats)))
     except KeyboardInterrupt:
         if not is_live:
             raise
     finally:
+        translator.close()
         _tell(console, live.stats, request.outputs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _WARM_UPS = 3
 # An engine that takes longer than this for a frame is warm after one.
 _WARM_UP_SECONDS = 2.0
+_LOOK, _SECONDS_TO_STOP = 0.1, 1.5
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,33 @@ class Live:
         )  # fmt: skip
 
     def _warm_up(self) -> None:
-        """Load the engine and run it on frames that nobody sees: the first runs are the slowest."""
+        """Load the engine and run it on frames that nobody sees: the first runs are the slowest.
+
+        On another thread, so that Ctrl-C is heard meanwhile: Python delivers it between two steps of this one.
+        """
+        over = threading.Event()
+        failures: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                self._run_on_nothing()
+            except BaseException as error:  # noqa: BLE001 -- raised again below
+                failures.append(error)
+            finally:
+                over.set()
+
+        threading.Thread(target=work, name="warm up", daemon=True).start()
+        try:
+            while not over.wait(_LOOK):
+                pass
+        except BaseException:
+            self._translator.interrupt()
+            over.wait(_SECONDS_TO_STOP)
+            raise
+        if failures:
+            raise failures[0]
+
+    def _run_on_nothing(self) -> None:
         model = self._translator.bundle.manifest.model
         frame: NDArray[np.uint8] = np.zeros((model.height, model.width, 3), np.uint8)
         started = time.monotonic()
