@@ -37,7 +37,7 @@ $(VENV)/demo.stamp: $(VENV)/bin/pip pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/demo.stamp
-	$(PIP) install -c constraints.txt -e ".[cpu,export,rtx,openvino,camera,service,canny,dev]"
+	$(PIP) install -c constraints.txt -e ".[cpu,export,rtx,openvino,camera,service,canny,bench,dev]"
 	touch $@
 
 # A GPU's PyTorch and TensorRT come from the system or the index, so no constraints here.

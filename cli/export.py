@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Optional
 import typer
 
 from .._console import Console
+from ..engines.errors import UsageError
 from .options import AsJson, Debug, Force, Quiet, size_of
 from .present import tell_export
 
@@ -29,8 +30,14 @@ def export(
         Optional[Literal["a2b", "b2a"]], typer.Option(help="For CycleGAN-Turbo; known for released files.")
     ] = None,
     size: Annotated[
-        str, typer.Option(metavar="WxH", help="The generator's size in pixels, multiples of 8.")
+        str, typer.Option(metavar="WxH|auto", help="The generator's size, multiples of 8; auto: see --fps.")
     ] = "512x512",
+    fps: Annotated[
+        Optional[float], typer.Option(help="For --size auto: the size that --device is estimated to reach it at.")
+    ] = None,
+    device: Annotated[
+        Optional[str], typer.Option(metavar="NAME", help="For --size auto: agx-orin, rtx-4090, …")
+    ] = None,
     frame: Annotated[
         Optional[str], typer.Option(metavar="WxH", help="Take a camera's own frames, of this size, and return such.")
     ] = None,
@@ -90,7 +97,7 @@ def export(
         from ..export.recipe import ExportOptions
         from ..export.session import export_bundle
 
-        width, height = size_of(size, "--size")
+        width, height = _sized(console, size, fps, device)
         options = ExportOptions(
             ckpt=ckpt, out=out, base=base, prompt=prompt, direction=direction, width=width, height=height, batch=batch,
             precision=precision, strength=strength, posterior=posterior, input_prep=input_prep, opset=opset,
@@ -102,6 +109,25 @@ def export(
         with console.progress() as show:
             report = export_bundle(options, telling(console, show))
         tell_export(console, report)
+
+
+def _sized(console: Console, size: str, fps: float | None, device: str | None) -> tuple[int, int]:
+    """What ``--size`` says, or what a device is estimated to reach a rate at."""
+    if size != "auto":
+        if fps is not None or device is not None:
+            raise UsageError("--fps and --device choose a size, and one was given", got=size, hint="--size auto")
+        return size_of(size, "--size")
+    if fps is None or device is None:
+        raise UsageError("--size auto wants a rate and a device", hint="--size auto --fps 15 --device agx-orin")
+    from ..benchmarks.devices import find
+    from ..benchmarks.predict import auto_size, sd_turbo_costs
+
+    devices = find(device)
+    if len(devices) != 1:
+        raise UsageError("--device is to name one device", got=device, hint="--device agx-orin")
+    proposed = auto_size(sd_turbo_costs(), devices[0], fps)
+    console.note(f"size: {proposed.width}x{proposed.height}, {proposed.note}")
+    return proposed.width, proposed.height
 
 
 def _passes(text: str) -> tuple[str, ...] | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engines.bundle import Bundle
+from ..engines.costs import COSTS, by_stage, read_costs
 from ..engines.errors import EdgeTurboError, InputError
 from ..engines.manifest import EngineEntry, FrameLayout, Manifest
 from ..engines.select import choose, plan_problem
@@ -39,6 +40,7 @@ def _of_bundle(bundle: Bundle, path: Path) -> dict[str, Any]:
         "outputs": [str(spec) for spec in manifest.outputs],
         "parity": _parity(manifest),
         "ranges": _ranges(manifest),
+        "costs a frame": _costs(bundle),
         "plans": _plans(bundle),
         "files": [f"{name}  {entry.bytes:,} bytes" for name, entry in manifest.files.items()],
         "problems with its files": _problems(bundle),
@@ -95,6 +97,17 @@ def _ranges(manifest: Manifest) -> dict[str, Any]:
         "hottest": [f"{entry.largest:,.1f}  {entry.tensor}" for entry in ledger.hottest[:5]],
         "above half of the limit": [f"{entry.largest:,.1f}  {entry.tensor}" for entry in ledger.warnings],
     }
+
+
+def _costs(bundle: Bundle) -> list[str]:
+    """Arithmetic and bytes by stage; engines fuse, so what is really moved is less."""
+    if COSTS not in bundle.manifest.files:
+        return []
+    return [
+        f"{share.name}: {share.flops / 1e9:,.1f} GFLOP, {share.moved / 1e6:,.1f} MB moved, "
+        f"{share.weights / 1e6:,.1f} MB of weights"
+        for share in by_stage(read_costs(bundle.verified(COSTS)))
+    ]
 
 
 def _plans(bundle: Bundle) -> dict[str, Any]:

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..engines.bundle import GOLDENS, ONNX, ONNX_DATA, Bundle, refuse_existing, staging
+from ..engines.costs import COSTS
 from ..engines.errors import MissingComponentError
 from ..engines.files import sha256_of
 from ..engines.manifest import Manifest, Parity, Provenance, RangeLedger
 from ..engines.select import ONNXRUNTIME, TENSORRT_RTX
+from .costs import write_costs
 from .events import Event
 from .plans import BuildOptions, add_plan, gpu_backend_here, require_builder
 from .recipe import ExportOptions, Recipe, recipe_for, refuse_impossible
@@ -91,6 +93,7 @@ class _Session:
             manifest = self._manifest(prepared, islands, parity, ledger)
             del prepared
             with self._stage("seal"):
+                write_costs(staged.root / ONNX, staged.root / COSTS)
                 bundle = staged.seal(manifest)
             if backend:
                 self._build(backend, bundle)

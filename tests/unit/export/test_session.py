@@ -48,7 +48,7 @@ def test_the_bundle_is_whole_and_nothing_else_is_left(exported):
     assert [path.name for path in exported.root.parent.iterdir()] == ["bundle"]
     written = {path.relative_to(exported.root).as_posix() for path in exported.root.rglob("*") if path.is_file()}
     goldens = {f"goldens/{i}_{kind}.png" for i in (0, 1) for kind in ("frame", "image")}
-    assert written == {"manifest.json", ONNX, ONNX_DATA, *goldens}
+    assert written == {"manifest.json", "costs.json", ONNX, ONNX_DATA, *goldens}
     bundle = Bundle.open(exported.root)
     assert bundle == exported.report.bundle
     for name in bundle.manifest.files:
