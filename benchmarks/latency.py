@@ -8,10 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..engines.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # Samples are kept to 0.1 microseconds: finer than any clock here, and short in JSON.
 _DIGITS = 4
@@ -69,6 +73,41 @@ class Ratio:
     high: float
 
 
+@dataclass(frozen=True)
+class StoppingRule:
+    """When to stop measuring. After ``least`` rounds, stop as soon as every call's 95 % bootstrap interval of the
+    median is no wider than ``half_width`` of the median to each side; after ``most`` rounds, or when ``seconds`` have
+    passed and ``least`` rounds are done, stop in any case. Raises UsageError for numbers that cannot be meant.
+    """
+
+    half_width: float = 0.02
+    least: int = 10
+    most: int = 200
+    seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.least <= self.most and self.half_width > 0 and self.seconds > 0):
+            raise UsageError(
+                "this stopping rule cannot be kept",
+                expected="1 <= least <= most rounds, half_width > 0, seconds > 0",
+                got=f"least {self.least}, most {self.most}, half_width {self.half_width:g}, seconds {self.seconds:g}",
+            )
+
+    def __str__(self) -> str:
+        return (
+            f"until every median's 95 % interval is within {self.half_width:.0%} of it, "
+            f"after at least {self.least} and at most {self.most} rounds or {self.seconds:g} s"
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """``latencies`` by name, of one number of rounds; ``stopped`` says in a sentence what ended the measurement."""
+
+    latencies: dict[str, Latency]
+    stopped: str
+
+
 def measure(
     calls: Mapping[str, Callable[[], object]],
     *,
@@ -95,6 +134,65 @@ def measure(
                 if round_number >= 0:
                     seconds[name].append(taken)
     return {name: Latency.of(samples) for name, samples in seconds.items()}
+
+
+def measure_until(
+    calls: Mapping[str, Callable[[], object]],
+    rule: StoppingRule,
+    *,
+    warmup: int,
+    rest_s: float = 0.0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Measured:
+    """As ``measure``, in turns, for as many rounds as ``rule`` asks for; its seconds are ``clock``'s too.
+
+    ``rest_s`` seconds lie before every call: the threads of ONNX Runtime, OpenMP and oneTBB may go on spinning for a
+    while after their work, which would be counted as the next call's. How much of it this takes away was not settled.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(warmup):
+        for call in calls.values():
+            call()
+    started, stopped = clock(), ""
+    while not stopped:
+        for name, call in calls.items():
+            time.sleep(rest_s)
+            seconds[name].append(_timed(call, clock))
+        stopped = _why_stop(seconds, rule, clock() - started)
+    return Measured({name: Latency.of(samples) for name, samples in seconds.items()}, stopped)
+
+
+def median_interval(latency: Latency, *, seed: int = 0) -> tuple[float, float]:
+    """The 95 % percentile bootstrap interval (Efron 1979) of the median, in milliseconds."""
+    low, high = np.percentile(_resampled_medians(np.asarray(latency.samples_ms), seed), _INTERVAL)
+    return float(low), float(high)
+
+
+def _why_stop(seconds: dict[str, list[float]], rule: StoppingRule, elapsed: float) -> str:
+    """What ends the measurement now, or nothing."""
+    rounds = len(next(iter(seconds.values())))
+    if rounds < rule.least:
+        return ""
+    if rounds >= rule.most:
+        return f"after {rounds} rounds, the most allowed"
+    if elapsed >= rule.seconds:
+        return f"after {rounds} rounds, as {rule.seconds:g} s had passed"
+    # Looked at now and then: the resampling costs more than a fast engine.
+    if (rounds - rule.least) % rule.least == 0 and all(_is_settled(samples, rule) for samples in seconds.values()):
+        return f"after {rounds} rounds, as every median was known to {rule.half_width:.0%}"
+    return ""
+
+
+def _is_settled(samples: list[float], rule: StoppingRule) -> bool:
+    latency = Latency.of(samples)
+    low, high = median_interval(latency)
+    return max(latency.p50_ms - low, high - latency.p50_ms) <= rule.half_width * latency.p50_ms
+
+
+def _resampled_medians(samples: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    picks = np.random.default_rng(seed).integers(0, len(samples), (_RESAMPLES, len(samples)))
+    medians: NDArray[np.float64] = np.median(samples[picks], axis=1)
+    return medians
 
 
 def ratio(slow: Latency, fast: Latency, *, seed: int = 0) -> Ratio:

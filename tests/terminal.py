@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from edgeturbo.cli import build, export, inspect, run
+from edgeturbo.cli import bench, build, export, inspect, run
 
 _COMMANDS = {
     "turbo-export": export.main,
     "turbo-build": build.main,
     "turbo-run": run.main,
+    "turbo-bench": bench.main,
     "turbo-inspect": inspect.main,
 }
 

@@ -60,10 +60,11 @@ def load_parts(options: CheckOptions) -> Parts:
 class PromptEncoder:
     """The tokenizer and text encoder that the published script runs for every frame."""
 
-    def __init__(self, base: BaseModel, device: str, dtype: torch.dtype) -> None:
+    def __init__(self, base: BaseModel, device: str, dtype: torch.dtype, prompt: str = PROMPT) -> None:
         from transformers import AutoTokenizer, CLIPTextModel
 
         self._device = device
+        self._prompt = prompt
         self._tokenizer = AutoTokenizer.from_pretrained(base.folder, subfolder="tokenizer", local_files_only=True)
         encoder = CLIPTextModel.from_pretrained(
             base.folder, subfolder="text_encoder", dtype=dtype, local_files_only=True
@@ -73,7 +74,7 @@ class PromptEncoder:
     def __call__(self) -> Tensor:
         """The prompt's embedding, [1, 77, width], on the device."""
         tokens = self._tokenizer(
-            PROMPT, max_length=self._tokenizer.model_max_length, padding="max_length", truncation=True,
+            self._prompt, max_length=self._tokenizer.model_max_length, padding="max_length", truncation=True,
             return_tensors="pt",
         )  # fmt: skip
         embedding: Tensor = self._encoder(tokens.input_ids.to(self._device))[0]

@@ -251,7 +251,7 @@ def test_a_full_disk_leaves_the_earlier_bundle(demo: Path, tmp_path: Path) -> No
 
 
 def test_the_help_of_every_command_answers_without_heavy_libraries() -> None:
-    for command in ("export", "build", "run", "inspect"):
+    for command in ("export", "build", "run", "bench", "inspect"):
         code = (
             f"import sys; sys.argv = ['turbo-{command}', '--help']\nfrom edgeturbo.cli.{command} import main\n"
             f"try: main()\nexcept SystemExit as end: assert not end.code\n"

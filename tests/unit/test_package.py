@@ -158,7 +158,7 @@ def test_an_error_says_what_failed_what_was_expected_and_what_to_try():
     assert str(errors.UsageError("it failed")) == "it failed"
 
 
-@pytest.mark.parametrize("command", ["turbo-export", "turbo-build", "turbo-run", "turbo-inspect"])
+@pytest.mark.parametrize("command", ["turbo-export", "turbo-build", "turbo-run", "turbo-bench", "turbo-inspect"])
 def test_the_commands_are_installed_and_answer(command):
     (entry,) = metadata.entry_points(group="console_scripts", name=command)
     done = subprocess.run(

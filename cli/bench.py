@@ -1,0 +1,129 @@
+"""``turbo-bench``: how fast, how faithful and how large a bundle is here, beside what else could run it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from .._console import Console
+from .options import Debug, Quiet
+
+if TYPE_CHECKING:
+    from ..benchmarks.compare import Comparison
+    from ..benchmarks.result import BenchResult
+
+_SUITES = "latency,quality,throughput,memory,energy,stream"
+
+
+def main() -> None:
+    """Entry point of ``turbo-bench``."""
+    typer.run(bench)
+
+
+def bench(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or a plan or ONNX file in one.")],
+    against: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="NAME,…",
+            help="What to measure beside it: pytorch, pytorch-compile, onnxruntime, openvino, tensorrt, three-engines.",
+        ),
+    ] = None,
+    suite: Annotated[str, typer.Option(metavar="NAME,…", help="What to measure.")] = _SUITES,
+    frames: Annotated[
+        Optional[str], typer.Option(metavar="DIR", help="Pictures to measure on; default: the bundle's goldens.")
+    ] = None,
+    ckpt: Annotated[
+        Optional[Path], typer.Option(help="The checkpoint it was made from: for PyTorch's rows and as reference.")
+    ] = None,
+    base: Annotated[str, typer.Option(help="Its base model.")] = "stabilityai/sd-turbo",
+    repeat: Annotated[int, typer.Option(metavar="N", help="The most rounds of a latency measurement.")] = 200,
+    seconds: Annotated[float, typer.Option(help="The most seconds of one.")] = 60.0,
+    predict: Annotated[
+        Optional[str], typer.Option(metavar="DEVICE,…", help="Estimate these too, e.g. agx-orin,rtx-4090, or all.")
+    ] = None,
+    json_file: Annotated[Optional[Path], typer.Option("--json", metavar="F", help="Write the result here.")] = None,
+    report: Annotated[
+        Optional[Path], typer.Option(metavar="DIR", help="Write a report here: HTML, Markdown and the result.")
+    ] = None,
+    compare: Annotated[
+        Optional[Path], typer.Option(metavar="OLD.json", help="Exit with 5 if anything got worse since this result.")
+    ] = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Measure a bundle: latency, likeness, memory, throughput, energy and the camera loop, each with its doubt.
+
+    turbo-bench day2night --report report
+
+    turbo-bench day2night --against pytorch,openvino --ckpt day2night.pkl --base sd-turbo --json today.json
+
+    turbo-bench day2night --suite latency,quality --compare yesterday.json
+    """
+    console = Console(quiet=quiet, debug=debug)
+    with console.reporting_errors():
+        from ..benchmarks.compare import compare_results
+        from ..benchmarks.latency import StoppingRule
+        from ..benchmarks.report import refuse_foreign_folder, write_report
+        from ..benchmarks.result import load_result
+        from ..benchmarks.rows import Setting
+        from ..benchmarks.suite import BenchOptions, run_bench
+
+        earlier = None if compare is None else load_result(compare)
+        if report is not None:
+            refuse_foreign_folder(report)
+        rule = StoppingRule(least=min(10, repeat), most=repeat, seconds=seconds)
+        options = BenchOptions(
+            suites=_words(suite), against=_words(against or ""), frames=frames, rule=rule, predict=predict
+        )
+        with console.progress() as show:
+            found = run_bench(Setting(bundle, ckpt, base), options, _command(), lambda stage: show(stage, None))
+        tell_result(console, found.result)
+        if json_file is not None:
+            found.result.save(json_file)
+            console.say(f"written: {json_file}")
+        if report is not None:
+            console.say(f"written: {write_report(report, found.result, found.shown)}")
+        if earlier is not None:
+            comparison = compare_results(earlier, found.result)
+            tell_comparison(console, comparison)
+            comparison.refuse_regressions()
+
+
+def tell_result(console: Console, result: BenchResult) -> None:
+    """The sections of the report as text: a line for each row."""
+    from ..benchmarks.report.sections import headline, sections
+
+    for section in sections(result, {}):
+        if section.warns:
+            for line in section.lines:
+                console.warn(line)
+        elif section.title not in ("Environment", "The exact command"):
+            console.say(section.title)
+            for row in section.cells:
+                pairs = [f"{name} {cell}" for name, cell in zip(section.head[1:], row[1:], strict=True) if cell != "-"]
+                console.say(f"  {row[0]}: {', '.join(pairs)}")
+            if not section.cells:
+                for line in section.lines:
+                    console.say(f"  {line}")
+    console.say(headline(result))
+
+
+def tell_comparison(console: Console, comparison: Comparison) -> None:
+    for sentence in comparison.apart:
+        console.warn(sentence)
+    for change in comparison.changes:
+        console.say(f"  {change}")
+    console.say(f"{len(comparison.regressions)} of {len(comparison.changes)} figures got worse")
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+
+
+def _command() -> str:
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -1,0 +1,99 @@
+"""``turbo-bench`` as it is typed, on the tiniest bundle: what it writes, compares and refuses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from edgeturbo.benchmarks.latency import StoppingRule
+from edgeturbo.benchmarks.result import FAIR, PUBLISHED, SUBJECT, load_result
+from edgeturbo.benchmarks.rows import Setting
+from edgeturbo.benchmarks.suite import BenchOptions, run_bench
+from edgeturbo.cli import bench
+from edgeturbo.export.recipe import ExportOptions
+from edgeturbo.export.session import export_bundle
+from tiny import GOLDEN, GOLDEN_BASE
+
+CKPT = GOLDEN / "cyclegan.pkl"
+QUICK = ("--repeat", "3", "--seconds", "5")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bench") / "bundle"
+    export_bundle(
+        ExportOptions(
+            CKPT, out, str(GOLDEN_BASE), "driving in the night", "a2b", width=64, height=64, precision="fp32",
+            engine="onnx", parity_frames=1,
+        )
+    )  # fmt: skip
+    return out
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    def run(*words: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["turbo-bench", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            bench.main()
+        printed = capfd.readouterr()
+        return int(end.value.code or 0), printed.out, printed.err
+
+    return run
+
+
+def test_it_measures_writes_and_compares_with_itself(typed, bundle: Path, tmp_path: Path):
+    words = (bundle, "--suite", "latency,quality,energy,memory", *QUICK)
+    code, out, _ = typed(*words, "--json", tmp_path / "a.json", "--report", tmp_path / "report")
+    assert code == 0
+    assert "Latency" in out
+    found = load_result(tmp_path / "a.json")
+    assert found.subject.role == SUBJECT
+    assert found.subject.engine is not None
+    assert found.subject.quality is not None
+    assert found.subject.memory is not None
+    assert found.subject.memory.peak_rss_bytes > 10_000_000
+    assert found.subject.energy is not None or "not readable here" in found.subject.not_run["energy"]
+    assert (tmp_path / "report" / "report.html").is_file()
+    # A record of a machine a thousand times as fast, and better pictures than any: both are missed by now.
+    data = json.loads((tmp_path / "a.json").read_text())
+    for latency in ("engine", "frame"):
+        samples = data["rows"][0][latency]["samples_ms"]
+        data["rows"][0][latency]["samples_ms"] = [sample / 1000 for sample in samples]
+    data["steadiness"] = None
+    (tmp_path / "old.json").write_text(json.dumps(data))
+    code, _, err = typed(bundle, "--suite", "latency,quality", *QUICK, "--compare", tmp_path / "old.json")
+    assert code == 5
+    assert "engine median" in err
+
+
+def test_pytorch_is_measured_as_published_and_fairly(bundle: Path):
+    options = BenchOptions(
+        suites=("latency", "quality"), against=("pytorch",), rule=StoppingRule(least=2, most=2), warmup=1, rest_s=0
+    )
+    found = run_bench(Setting(bundle, CKPT, str(GOLDEN_BASE)), options, "turbo-bench").result
+    assert {PUBLISHED, FAIR} <= {row.role for row in found.rows if row.engine is not None}
+    assert "PyTorch FP32" in found.reference
+    for row in found.rows[:3]:  # the bundle, as published, fair: all FP32
+        value = row.quality.worst["psnr_db"].value
+        assert value is None or value > 50
+    assert all(row.ratio is not None for row in found.rows[1:])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--against", "pytorch"), 2, "holds no checkpoint"),
+        (("--against", "tensorflow"), 2, "not known"),
+        (("--suite", "speed"), 2, "not known"),
+        (("--predict", "toaster"), 2, "toaster"),
+        (("--compare", "nowhere.json"), 3, "cannot read"),
+        (("--ckpt", GOLDEN / "pix2pix.pkl", "--suite", "quality"), 2, "not the checkpoint"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(typed, bundle: Path, words, code: int, said: str):
+    ended, _, err = typed(bundle, *words)
+    assert ended == code, err
+    assert said in err
