@@ -94,10 +94,8 @@ class PersistentSource(FrameSource):
             got = self._source.read(timeout)
         except SourceError as error:
             return self._down(error.reason, error.what)
-        if got is Signal.EOS and not self.live:
-            return got
         if got is Signal.EOS:
-            return self._down("end", "the source ended")
+            return self._down("end", "the source ended") if self.live else got
         if isinstance(got, Frame):
             return self._passed_on(got)
         silent = time.monotonic() - self._last_frame
