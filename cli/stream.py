@@ -56,7 +56,8 @@ def run_stream(console: Console, translator: Translator, wishes: StreamWishes) -
             raise
     finally:
         translator.close()
-        _tell(console, live.stats, request.outputs)
+        if live.has_begun:
+            _tell(console, live.stats, request.outputs)
 
 
 def print_unit_file(console: Console, bundle: Path, wishes: StreamWishes) -> None:

@@ -109,6 +109,11 @@ class Live:
             self._stream.run(lambda: look(self.stats))
         return self.stats
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether frames could flow: the engine, the source and the page were there."""
+        return self._stream is not None
+
     def stop(self) -> None:
         """End soon; from any thread."""
         if self._stream is not None:

@@ -157,6 +157,7 @@ def test_wrong_use_is_told_at_once(turbo, make_bundle, tmp_path, clip):
         ended = turbo("turbo-run", bundle, *words, *ORT)
         assert (ended.code, says in ended.err, "Traceback" in ended.err) == (code, True, False), (words, ended.err)
         assert "s3cret" not in ended.err
+        assert "captured" not in ended.out, "nothing had begun"
 
 
 def test_as_a_service_it_tells_systemd_and_the_web(make_bundle, tmp_path):
