@@ -7,13 +7,12 @@ bytes and whether it all fits are real, the pictures mean nothing.
 from __future__ import annotations
 
 import json
-import platform
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +20,7 @@ import typer
 
 from .._console import Console
 from ..export.demo import demo_frames
+from .environment import finished, read_environment
 from .synthetic import SD_TURBO, write_base, write_cyclegan, write_pix2pix
 
 _TARGET = "sm_89"
@@ -90,13 +90,15 @@ def main(
     """Write a base and checkpoints of both families, export each at 512x512 FP16, run one frame, record the costs."""
     console = Console()
     with console.reporting_errors():
+        environment = read_environment()
         work.mkdir(parents=True, exist_ok=True)
         _write_weights(console, work)
         figures = [_measure(console, work, case) for case in CASES]
         results.mkdir(parents=True, exist_ok=True)
         target = results / "full_size.json"
         target.write_text(
-            json.dumps({"environment": _environment(), "exports": figures}, indent=2) + "\n", encoding="utf-8"
+            json.dumps({"environment": asdict(finished(environment)), "exports": figures}, indent=2) + "\n",
+            encoding="utf-8",
         )
         console.say(str(target))
 
@@ -117,7 +119,8 @@ def _measure(console: Console, work: Path, case: Case) -> dict[str, Any]:
     flags = [*case.flags, "--base", str(work / "base"), "--target", _TARGET, "--out", str(bundle)]
     exported, export_peak, _ = _command("export", ["--ckpt", str(work / f"{case.name}.pkl"), *flags])
     console.note(f"running {case.name} …")
-    ran, run_peak, _ = _command("run", [str(bundle), str(demo_frames()[0]), str(work / f"{case.name}.png"), "--force"])
+    words = [str(bundle), str(demo_frames()[0]), str(work / f"{case.name}.png"), "--force", "--engine", "onnxruntime"]
+    ran, run_peak, _ = _command("run", words)
     seconds = exported["seconds"]
     without_gate = sum(s for name, s in seconds.items() if name not in _GATES)
     data = (bundle / "generator.onnx.data").stat().st_size
@@ -144,9 +147,7 @@ def _measure(console: Console, work: Path, case: Case) -> dict[str, Any]:
 
 def _command(name: str, words: list[str]) -> tuple[dict[str, Any], int, float]:
     """Run ``turbo-NAME WORDS --json`` in a process of its own: its result, peak resident bytes and seconds."""
-    code = (
-        f"import sys; sys.argv = ['turbo-{name}', *sys.argv[1:]]; from edgeturbo.cli import {name}_main; {name}_main()"
-    )
+    code = f"import sys; sys.argv = ['turbo-{name}', *sys.argv[1:]]; from edgeturbo.cli.{name} import main; main()"
     started = time.perf_counter()
     process = subprocess.Popen(  # noqa: S603 -- our own interpreter, our own words
         [sys.executable, "-c", code, *words, "--json"], stdout=subprocess.PIPE, text=True
@@ -156,26 +157,6 @@ def _command(name: str, words: list[str]) -> tuple[dict[str, Any], int, float]:
     if process.returncode != 0:
         raise SystemExit(f"turbo-{name} failed with exit code {process.returncode}: {output}")
     return json.loads(output), watch.peak, time.perf_counter() - started
-
-
-def _environment() -> dict[str, Any]:
-    cpu = next(
-        (line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine()
-    )
-    return {
-        "cpu": cpu,
-        "cores": len([line for line in _cpuinfo() if line.startswith("processor")]),
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "gpu": "none used",
-    }
-
-
-def _cpuinfo() -> list[str]:
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
 
 
 if __name__ == "__main__":

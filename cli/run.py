@@ -144,7 +144,7 @@ def run(
         chosen = _chosen(console, bundle, engine, precision, rebuild, ckpt, base)
         translator = _translator(console, bundle, chosen, seed, noise)
         if are_pictures(wishes):
-            _run_pictures(console, translator, source, output, force=force)
+            _run_pictures(console, translator, source, wanted[0] if wanted else None, force=force)
         else:
             run_stream(console, translator, wishes)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .._console import Console
 from ..engines.errors import UsageError
+from ..runtime.jobs import OUTPUT_MARK
 from ..runtime.options import StreamOptions
 from ..runtime.stream import NoSignal
 from ..runtime.uri import Kind, Uri, parse_input, parse_output
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from ..runtime.stats import StreamStats
     from ..runtime.translator import Translator
 
-_MARK = ".edgeturbo"
 _PAGE = "http://:8080"
 
 
@@ -36,9 +36,10 @@ class StreamWishes:
 
 
 def are_pictures(wishes: StreamWishes) -> bool:
-    """Pictures to pictures: each is a job of its own, which may fail alone."""
+    """Pictures to pictures, and nothing asked that a stream alone can do: each is a job of its own, which may fail."""
     ends = (parse_input(wishes.source), *map(parse_output, wishes.outputs))
-    return all(uri.kind is Kind.PICTURES for uri in ends) and len(ends) <= 2 and not wishes.service
+    plain = replace(wishes.options, force=False) == StreamOptions() and wishes.similar is None
+    return all(uri.kind is Kind.PICTURES for uri in ends) and len(ends) <= 2 and plain and not wishes.service
 
 
 def run_stream(console: Console, translator: Translator, wishes: StreamWishes) -> None:
@@ -89,7 +90,7 @@ def _request(wishes: StreamWishes) -> LiveRequest:
 
 def _default_output(source: Uri, *, service: bool) -> str:
     if source.kind is Kind.VIDEO and source.path is not None:
-        return str(source.path.with_name(f"{source.path.stem}{_MARK}.mp4"))
+        return str(source.path.with_name(f"{source.path.stem}{OUTPUT_MARK}.mp4"))
     if source.kind is Kind.PICTURES:
         raise UsageError("pictures as a stream need an output", hint=f"turbo-run BUNDLE {source} out.mp4")
     return "null://" if service else _PAGE

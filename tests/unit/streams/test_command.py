@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edgeturbo.runtime.systemd import Notifier
+from PIL import Image
 from terminal import Turbo, terminal
 
 av = pytest.importorskip("av", reason="videos need PyAV")
@@ -221,3 +222,16 @@ def test_the_unit_file_is_the_command_with_full_paths(turbo, make_bundle, monkey
     assert ended.code == 0, ended.err
     assert f"{bundle} csi://0 {tmp_path}/out/night.mp4 --max-frames 5 --service" in ended.out
     assert f"ReadWritePaths={tmp_path}/out" in ended.out
+
+
+def test_an_option_is_obeyed_for_pictures_too(turbo, make_bundle, make_frame, tmp_path):
+    bundle = make_bundle().root
+    for seed in range(3):
+        Image.fromarray(make_frame(seed=seed)).save(tmp_path / f"{seed}.png")
+    ended = turbo("turbo-run", bundle, tmp_path / "0.png", "--output", tmp_path / "out.png", *ORT)
+    assert ended.code == 0, ended.err
+    assert (tmp_path / "out.png").is_file()
+    assert not (tmp_path / "0.edgeturbo.png").exists()
+    ended = turbo("turbo-run", bundle, str(tmp_path / "?.png"), str(tmp_path / "some") + "/", *ORT, "--max-frames", "2")
+    assert ended.code == 0, ended.err
+    assert len(list((tmp_path / "some").iterdir())) == 2
