@@ -29,7 +29,7 @@ from ..engines.errors import UsageError
 from .environment import finished, read_environment
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
+    pass
 
 GRAPH = "generator.onnx"
 _DATA = "generator.onnx.data"
@@ -114,7 +114,7 @@ def measure(console: Console, work: Path, results: Path, plan: Plan) -> Path:
     plain = work / f"graph-{plan.size}"
     if not (plain / GRAPH).exists():
         console.note("tracing the generator ...")
-        _write_plain(work, plain, plan.size)
+        write_plain(work, plain, plan.size)
     graphs = {_PLAIN: _with_passes(plain, work / f"graph-{plan.size}-{_PLAIN}", ())}
     for words in plan.chosen():
         graphs[words] = _with_passes(plain, work / f"graph-{plan.size}-{words}", tuple(words.split("+")))
@@ -128,29 +128,17 @@ def facts(onnx: Path) -> dict[str, int]:
     """A graph's nodes, bytes of weights, and floating-point operations in Conv and MatMul, 2 per multiply-add."""
     import onnx_ir as ir
 
+    from ..export.costs import operations
+
     graph = ir.load(onnx).graph
     return {
         "nodes": len(graph),
         "weight_bytes": sum(v.const_value.nbytes for v in graph.initializers.values() if v.const_value is not None),
-        "flop": sum(arithmetic(node) for node in graph),
+        "flop": sum(operations(node) for node in graph),
     }
 
 
-def arithmetic(node: ir.Node) -> int:
-    """Floating-point operations of a Conv or a MatMul; 0 for anything else."""
-    if node.op_type not in ("Conv", "MatMul"):
-        return 0
-    output, (left, right) = _shape(node.outputs[0]), node.inputs[:2]
-    # A Conv's kernel is [out, in / groups, height, width]; a MatMul sums over its left input's last axis.
-    terms = int(np.prod(_shape(right)[1:])) if node.op_type == "Conv" else _shape(left)[-1]
-    return 2 * int(np.prod(output)) * terms
-
-
-def _shape(value: ir.Value | None) -> list[int]:
-    return [size for size in value.shape if isinstance(size, int)] if value is not None and value.shape else []
-
-
-def _write_plain(work: Path, folder: Path, size: int) -> None:
+def write_plain(work: Path, folder: Path, size: int) -> None:
     """The graph as an export has it before its precision is decided: FP32, specialised, named by stages."""
     import onnx_ir as ir
 

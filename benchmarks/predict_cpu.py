@@ -22,7 +22,7 @@ from ..engines.files import replacing
 from .devices import measure_cpu
 from .environment import finished, read_environment
 from .latency import Latency, measure
-from .passes import GRAPH, _write_plain
+from .passes import GRAPH, write_plain
 from .predict_fit import Measurement, fit, fitted_band, leave_one_out
 from .synthetic import Architecture, write_base, write_cyclegan
 
@@ -82,7 +82,7 @@ def _graph(work: Path, size: int, architecture: Architecture) -> tuple[Path, Cos
         write_cyclegan(work / "base", work / "cyclegan.pkl")
     folder = work / f"graph-{size}"
     if not (folder / GRAPH).exists():
-        _write_plain(work, folder, size)
+        write_plain(work, folder, size)
     return folder / GRAPH, cost_table(folder / GRAPH)
 
 

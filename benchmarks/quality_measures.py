@@ -61,11 +61,7 @@ def ms_ssim(a: Picture, b: Picture) -> float:
 
 def _terms(a: _Floats, b: _Floats) -> tuple[_Floats, _Floats]:
     """SSIM, and its contrast and structure alone, as the mean over the window's positions: ``[C]`` each."""
-    mean_a, mean_b = parity._blur(a), parity._blur(b)
-    variances = parity._blur(a * a) + parity._blur(b * b) - mean_a * mean_a - mean_b * mean_b
-    covariance = parity._blur(a * b) - mean_a * mean_b
-    contrast = (2.0 * covariance + parity._C2) / (variances + parity._C2)
-    luminance = (2.0 * mean_a * mean_b + parity._C1) / (mean_a * mean_a + mean_b * mean_b + parity._C1)
+    luminance, contrast = parity.ssim_terms(a, b)
     return (luminance * contrast).mean(axis=(0, 1)), contrast.mean(axis=(0, 1))
 
 

@@ -70,7 +70,7 @@ def write_cyclegan(
     import torch
 
     random = torch.Generator().manual_seed(seed)
-    unet, vae = _on_meta(base, "unet"), _on_meta(base, "vae")
+    unet, vae = on_meta(base, "unet"), on_meta(base, "vae")
     layers = [name for name in _layers(unet) if _is_target(name, (*UNET_TARGETS, "conv_in"))]
     parts = {
         "encoder": [name for name in layers if name.startswith(("down_blocks", "conv_in"))],
@@ -103,7 +103,7 @@ def write_pix2pix(
     import torch
 
     random = torch.Generator().manual_seed(seed)
-    unet, vae = _on_meta(base, "unet"), _on_meta(base, "vae")
+    unet, vae = on_meta(base, "unet"), on_meta(base, "vae")
     unet_layers = [name for name in _layers(unet) if _is_target(name, UNET_TARGETS)]
     vae_layers = [name for name in _layers(vae) if _is_target(name, VAE_TARGETS)]
     state_unet = _lora(unet, unet_layers, rank_unet, random, adapter=".default")
@@ -164,7 +164,7 @@ def _randn(random: Generator, shape: Any, spread: float) -> Tensor:
     return torch.randn(tuple(shape), generator=random) * spread
 
 
-def _on_meta(base: Path, part: str) -> nn.Module:
+def on_meta(base: Path, part: str) -> nn.Module:
     """The network's structure without its weights, the VAE with its skip convolutions."""
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel

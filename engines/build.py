@@ -19,6 +19,7 @@ from ._build_job import Job, flags
 from ._build_process import BuildProgress, Watch, failure, run
 from ._build_script import script
 from ._build_targets import RTX_TARGETS, check_targets, resolve_targets
+from .bundle import BUILD_LOG, BUILD_SCRIPT
 from .errors import DeviceError, InputError, UsageError
 from .files import replacing, writing_to
 from .manifest import BuiltOn, EngineEntry
@@ -35,9 +36,7 @@ __all__ = [
     "write_script",
 ]
 
-LOG = "build.log"
 FAILED_LOG = "build-failed.log"
-SCRIPT = "reproduce.sh"
 
 BACKENDS = ("tensorrt", "tensorrt-rtx", "openvino")
 # The builder's process per byte of generator, weights included. Measured with TensorRT for RTX 1.7: 6.1 GB for a
@@ -141,7 +140,7 @@ def build_plan(request: BuildRequest, on_progress: Callable[[BuildProgress], Non
             raise failure(watch, code, plan.parent / FAILED_LOG, names, size_of(request.onnx))
         entry = _entry(request, watch.built)
         write_script(request, entry.version)
-        (plan.parent / FAILED_LOG).replace(plan.parent / LOG)
+        (plan.parent / FAILED_LOG).replace(plan.parent / BUILD_LOG)
     last = watch.last
     if on_progress is not None:
         on_progress(BuildProgress("built", 1.0, last.seconds if last else 0.0, watch.built["peak_rss_bytes"]))
@@ -264,7 +263,7 @@ def size_of(onnx: Path) -> int:
 
 def write_script(request: BuildRequest, version: str) -> None:
     """Write ``reproduce.sh`` beside the plan: for a plan that was moved, with ``request`` as it would be there."""
-    path = request.plan.parent / SCRIPT
+    path = request.plan.parent / BUILD_SCRIPT
     text = script(_job(request), _WORKER, version, request.onnx_sha256, lowered=_is_lowered(request))
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,13 +61,21 @@ def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     return float(np.mean([ssim(one, other) for one, other in zip(a, b, strict=True)]))
 
 
-def _ssim_of_one(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+def ssim_terms(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """SSIM's two factors at every position of the window: luminance, and contrast with structure (equations 6 and 13).
+
+    ``a`` and ``b`` are float64 ``[H, W, C]`` of one shape, 0 to 255, at least 11 pixels high and wide.
+    """
     mean_a, mean_b = _blur(a), _blur(b)
-    variance_a = _blur(a * a) - mean_a * mean_a
-    variance_b = _blur(b * b) - mean_b * mean_b
+    variances = _blur(a * a) + _blur(b * b) - mean_a * mean_a - mean_b * mean_b
     covariance = _blur(a * b) - mean_a * mean_b
-    likeness = (2.0 * mean_a * mean_b + _C1) * (2.0 * covariance + _C2)
-    return float(np.mean(likeness / ((mean_a * mean_a + mean_b * mean_b + _C1) * (variance_a + variance_b + _C2))))
+    luminance = (2.0 * mean_a * mean_b + _C1) / (mean_a * mean_a + mean_b * mean_b + _C1)
+    return luminance, (2.0 * covariance + _C2) / (variances + _C2)
+
+
+def _ssim_of_one(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    luminance, contrast = ssim_terms(a, b)
+    return float(np.mean(luminance * contrast))
 
 
 def _blur(image: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -85,6 +95,37 @@ def _weights() -> NDArray[np.float64]:
     offsets = np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
     weights = np.exp(-0.5 * np.square(offsets / _SIGMA))
     return np.asarray(weights / weights.sum(), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Of the worst of several pairs of pictures: PSNR in dB, None when all are equal; SSIM; the most grey levels."""
+
+    psnr_db: float | None
+    ssim: float
+    max_levels: int
+
+
+def likeness(pairs: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> Likeness:
+    """Compare at least one pair of uint8 pictures, each ``[H, W, C]`` or rows of a camera's frame, ``[rows, W]``.
+
+    Of RGBA only the colours count: alpha is always 255. Pictures too small for SSIM's window are equal (1) or not (0).
+    """
+    shown = [(_colours(a), _colours(b)) for a, b in pairs]
+    worst = min(psnr(a, b) for a, b in shown)
+    return Likeness(
+        psnr_db=None if math.isinf(worst) else round(worst, 2),
+        ssim=round(min(_ssim_of_any(a, b) for a, b in shown), 5),
+        max_levels=max(int(np.abs(a.astype(np.int16) - b).max()) for a, b in shown),
+    )
+
+
+def _colours(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return picture[..., None] if picture.ndim == 2 else picture[..., :3]
+
+
+def _ssim_of_any(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    return ssim(a, b) if min(a.shape[:2]) >= SSIM_WINDOW else float(np.array_equal(a, b))
 
 
 def _same_shape(a: NDArray[Any], b: NDArray[Any]) -> None:

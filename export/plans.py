@@ -18,9 +18,7 @@ from pathlib import Path
 from ..engines import device, presets, reuse
 from ..engines.build import (
     FAILED_LOG,
-    LOG,
     RTX_TARGETS,
-    SCRIPT,
     BuildProgress,
     BuildRequest,
     build_plan,
@@ -29,7 +27,7 @@ from ..engines.build import (
     resolve_targets,
     write_script,
 )
-from ..engines.bundle import ONNX, PLAN, Bundle, add_files, without_plan
+from ..engines.bundle import BUILD_LOG, BUILD_SCRIPT, ONNX, PLAN, Bundle, add_files, without_plan
 from ..engines.errors import EdgeTurboError, MissingComponentError, UsageError
 from ..engines.files import writing_to
 from ..engines.manifest import EngineEntry, GoldenParity
@@ -327,7 +325,7 @@ def _move_in(bundle: Bundle, entry: EngineEntry, workshop: Path, final: Path) ->
     replaced = without_plan(bundle, _name(bundle, final))
     with writing_to(final):
         final.parent.mkdir(parents=True, exist_ok=True)
-        for name in (LOG, entry.plan.rpartition("/")[2]):
+        for name in (BUILD_LOG, entry.plan.rpartition("/")[2]):
             (workshop / name).replace(final.parent / name)
     (bundle.root / FAILED_LOG).unlink(missing_ok=True)
     return replaced
@@ -338,4 +336,4 @@ def _name(bundle: Bundle, path: Path) -> str:
 
 
 def _names(bundle: Bundle, plan: Path) -> tuple[str, ...]:
-    return tuple(_name(bundle, path) for path in (plan, plan.with_name(LOG), plan.with_name(SCRIPT)))
+    return tuple(_name(bundle, path) for path in (plan, plan.with_name(BUILD_LOG), plan.with_name(BUILD_SCRIPT)))

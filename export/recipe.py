@@ -24,12 +24,12 @@ from .base import DEFAULT_BASE
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.released import RELEASED, Released, released
 from .native import Border
+from .plans import DEFAULT_RTX_TARGETS
 from .trace import DEFAULT_OPSET, OPSETS, GraphShape
 
 ExportEngine = Literal["auto", "onnx", "tensorrt", "tensorrt-rtx", "openvino"]
 
 DEFAULT_STRENGTH = 0.4  # --gamma of the published inference_paired.py
-DEFAULT_TARGETS = ("sm_89", "sm_120")  # the current and the previous generation of desktop GPUs
 # What the Linux kernel's videodev2.h takes a camera to mean that says nothing else (V4L2_MAP_YCBCR_ENC_DEFAULT and
 # V4L2_MAP_QUANTIZATION_DEFAULT): webcams report the colour space sRGB, whose Y'CbCr is then BT.601, limited range.
 # Full range is for JPEG's colour space, BT.709 for cameras that report that one.
@@ -64,7 +64,7 @@ class ExportOptions:
     input_prep: InputPrep | None = None
     opset: int = DEFAULT_OPSET
     engine: ExportEngine = "auto"
-    targets: tuple[str, ...] = DEFAULT_TARGETS
+    targets: tuple[str, ...] = DEFAULT_RTX_TARGETS
     parity_frames: int | None = None
     force: bool = False
     command: str = ""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..engines.errors import ParityError
 from ..engines.manifest import IMAGE, NOISE, POSTERIOR_NOISE, Parity
-from ..engines.parity import PSNR_FLOOR_DB, PSNR_TARGET_DB, SSIM_WINDOW, psnr, ssim
+from ..engines.parity import PSNR_FLOOR_DB, PSNR_TARGET_DB, likeness
 from ..runtime.colour import from_rgb
 from ..runtime.image import restore
 from .probe import probing
@@ -82,16 +82,17 @@ def bundle_outputs(onnx: Path, taken: tuple[Sample, ...]) -> Outputs:
 
 def compare(got: Outputs, reference: ReferenceOutputs) -> Parity:
     """The figures of the worst frame. Only as many frames of ``got`` count as the reference has."""
-    ours = _against(reference.fp32, got)
-    torch_bf16 = _against(reference.fp32, reference.bf16)
+    ours, torch_bf16 = (
+        likeness(list(zip(reference.fp32.images, other.images, strict=False))) for other in (got, reference.bf16)
+    )
     return Parity(
         reference="PyTorch FP32, unmerged, live adapters",
         frames=len(reference.fp32.images),
-        max_abs=ours.max_abs,
-        psnr_db=None if math.isinf(ours.psnr_db) else round(ours.psnr_db, 2),
-        ssim=round(ours.ssim, 5),
-        bf16_psnr_db=None if math.isinf(torch_bf16.psnr_db) else round(torch_bf16.psnr_db, 2),
-        bf16_ssim=round(torch_bf16.ssim, 5),
+        max_abs=_largest_difference(reference.fp32, got),
+        psnr_db=ours.psnr_db,
+        ssim=ours.ssim,
+        bf16_psnr_db=torch_bf16.psnr_db,
+        bf16_ssim=torch_bf16.ssim,
     )
 
 
@@ -111,29 +112,10 @@ def refuse_departure(parity: Parity, precision: str) -> str | None:
     )
 
 
-@dataclass(frozen=True)
-class _Distance:
-    max_abs: float
-    psnr_db: float
-    ssim: float
-
-
-def _against(reference: Outputs, got: Outputs) -> _Distance:
-    pairs = [(_picture(a), _picture(b)) for a, b in zip(reference.images, got.images, strict=False)]
-    floats = zip(reference.unquantised, got.unquantised, strict=False)
-    differences = [float(np.abs(a - b).max()) for a, b in floats]
-    small = min(pairs[0][0].shape[:2]) < SSIM_WINDOW
-    return _Distance(
-        # A NaN is a difference beyond all bounds, not one that max() may pass over.
-        max_abs=max(math.inf if math.isnan(d) else d for d in differences),
-        psnr_db=min(psnr(a, b) for a, b in pairs),
-        ssim=min(1.0 if small and np.array_equal(a, b) else 0.0 if small else ssim(a, b) for a, b in pairs),
-    )
-
-
-def _picture(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """[H, W, C] of what can differ: a tensor of rows gets its one channel, and RGBA's alpha, always 255, goes."""
-    return image[..., None] if image.ndim == 2 else image[..., :3]
+def _largest_difference(reference: Outputs, got: Outputs) -> float:
+    differences = [float(np.abs(a - b).max()) for a, b in zip(reference.unquantised, got.unquantised, strict=False)]
+    # A NaN is a difference beyond all bounds, not one that max() may pass over.
+    return max(math.inf if math.isnan(d) else d for d in differences)
 
 
 def _too_far(expected: str, got: str) -> ParityError:

@@ -14,12 +14,10 @@ import numpy as np
 
 from ..engines.errors import ParityError
 from ..engines.manifest import FRAME, IMAGE, GoldenParity
-from ..engines.parity import PSNR_FLOOR_DB, PSNR_TARGET_DB, SSIM_WINDOW, psnr, ssim
+from ..engines.parity import PSNR_FLOOR_DB, PSNR_TARGET_DB, likeness
 from .goldens import read_goldens
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from ..engines.base import Engine
     from ..engines.bundle import Bundle
 
@@ -37,13 +35,8 @@ def check_goldens(bundle: Bundle, engine: Engine) -> GoldenParity | None:
         pairs += [(image, got) for got in engine.run(feeds)[IMAGE]]
     if not pairs:
         return None
-    worst = min(psnr(image, got) for image, got in pairs)
-    return GoldenParity(
-        frames=len(goldens.pairs),
-        psnr_db=None if math.isinf(worst) else round(worst, 2),
-        ssim=round(min(_ssim(image, got) for image, got in pairs), 5),
-        max_levels=max(int(np.abs(image.astype(np.int16) - got).max()) for image, got in pairs),
-    )
+    worst = likeness(pairs)
+    return GoldenParity(len(goldens.pairs), worst.psnr_db, worst.ssim, worst.max_levels)
 
 
 def refuse_wrong_pictures(parity: GoldenParity, precision: str, who: str) -> str | None:
@@ -59,10 +52,3 @@ def refuse_wrong_pictures(parity: GoldenParity, precision: str, who: str) -> str
             hint="the plan was not kept; try another version of the library, or turbo-run --engine onnxruntime",
         )
     return f"{figures}: above the {floor:g} dB floor, below the {target:g} dB target" if reached < target else None
-
-
-def _ssim(image: NDArray[np.uint8], got: NDArray[np.uint8]) -> float:
-    """Of planes too (NV12), and of pictures too small for the window: equal or not."""
-    if min(image.shape[:2]) < SSIM_WINDOW:
-        return float(np.array_equal(image, got))
-    return ssim(*(np.atleast_3d(picture) for picture in (image, got)))

@@ -163,6 +163,8 @@ class Stream:
                     self._translated(frames)
                 else:
                     self._show_no_signal()
+                if self._left() == 0:
+                    break
         finally:
             self._enough.set()
             self._stats.drop("stopped", self._frames.close())
@@ -184,9 +186,13 @@ class Stream:
         return frames
 
     def _room(self) -> int:
-        left = self._options.max_frames
-        done = self._stats.translated + self._stats.reused
-        return self._options.batch if left is None else min(self._options.batch, left - done)
+        left = self._left()
+        return self._options.batch if left is None else min(self._options.batch, left)
+
+    def _left(self) -> int | None:
+        """Pictures until ``max_frames``; None without such a limit."""
+        limit = self._options.max_frames
+        return None if limit is None else limit - self._stats.translated - self._stats.reused
 
     def _translated(self, frames: list[Frame]) -> None:
         for frame in frames:
@@ -206,11 +212,6 @@ class Stream:
             self._stats.add(translated=len(frames))
             for frame, image in zip(frames, images, strict=True):
                 self._offer(Emission(image, frame))
-        limit = self._options.max_frames
-        if limit is not None and self._stats.translated + self._stats.reused >= limit:
-            self._enough.set()
-            self._frames.finish()
-            self._stats.drop("stopped", self._frames.close())
 
     def _offer(self, emission: Emission) -> None:
         self._last = emission

@@ -74,12 +74,7 @@ class WebAddress:
 
     @property
     def is_local(self) -> bool:
-        if self.host in ("", "localhost"):
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return not self.host or _is_this_machine(self.host)
 
 
 class Latest:
@@ -193,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
         if address.token is None:
             # Another site's page in a browser on this machine may not read a camera by pointing a name at 127.0.0.1.
             host = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
-            return host == "localhost" or _is_loopback(host)
+            return _is_this_machine(host)
         return any(hmac.compare_digest(given.encode(), address.token.encode()) for given in self._tokens())
 
     def _tokens(self) -> list[str]:
@@ -284,9 +279,9 @@ _PAGES: dict[str, Callable[[_Handler, WebServer], None]] = {
 }
 
 
-def _is_loopback(host: str) -> bool:
+def _is_this_machine(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...engines.manifest import FRAME, IMAGE, GoldenParity
-from ...engines.parity import psnr, ssim
+from ...engines.parity import likeness
 from ...runtime.translator import Translator
 from ..latency import Latency, Ratio, measure, ratio
 from .context import Context
@@ -106,9 +106,8 @@ class Bench:
 
 def parity_of(image: NDArray[np.uint8], expected: NDArray[np.uint8]) -> GoldenParity:
     """One picture against another, uint8 [H, W, 3]; a PSNR of None says that they are equal."""
-    levels = int(np.abs(image.astype(np.int16) - expected.astype(np.int16)).max())
-    decibels = None if levels == 0 else round(psnr(image, expected), 2)
-    return GoldenParity(1, decibels, round(ssim(image, expected), 5), levels)
+    found = likeness([(expected, image)])
+    return GoldenParity(1, found.psnr_db, found.ssim, found.max_levels)
 
 
 def _ratio(timed: dict[str, Latency], slow: str, fast: str) -> Ratio | None:

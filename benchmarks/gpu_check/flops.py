@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..synthetic import _on_meta
+from ..synthetic import on_meta
 
 
 def generator_flops(base: Path, pixels: int) -> dict[str, int]:
@@ -21,7 +21,7 @@ def generator_flops(base: Path, pixels: int) -> dict[str, int]:
     from ...export.generator import Generator, GeneratorOptions, Networks
     from ...export.scheduler import OneStep
 
-    unet, vae = _on_meta(base, "unet"), _on_meta(base, "vae")
+    unet, vae = on_meta(base, "unet"), on_meta(base, "vae")
     with torch.device("meta"), torch.no_grad():
         embedding = torch.zeros(1, 77, int(unet.config["cross_attention_dim"]))  # type: ignore[index]
         options = GeneratorOptions(signed_input=True, strength=None, posterior="mean", batch=1)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...engines.device import jetson
-from ...engines.errors import MissingComponentError, UsageError
+from ...engines.errors import UsageError
 from ..options import StreamOptions
 from ..uri import Kind, Uri, parse_output
 
@@ -94,12 +93,6 @@ _MAKERS: dict[Kind, Callable[[Uri, StreamOptions], FrameSink]] = {
 
 
 def _gstreamer(uri: Uri, options: StreamOptions) -> FrameSink:
-    try:
-        module = importlib.import_module(".gstreamer", __name__)
-    except ImportError as error:
-        raise MissingComponentError(
-            f"{uri} needs GStreamer, which this installation cannot reach",
-            hint="sudo apt install gstreamer1.0-tools gstreamer1.0-plugins-good gir1.2-gst-rtsp-server-1.0 python3-gi",
-        ) from error
-    sink: FrameSink = module.gstreamer_sink(uri, options)
-    return sink
+    from .gstreamer import gstreamer_sink
+
+    return gstreamer_sink(uri, options)

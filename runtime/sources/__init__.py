@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...engines.device import jetson
-from ...engines.errors import MissingComponentError, UsageError
+from ...engines.errors import UsageError
 from ..options import StreamOptions
 from ..uri import Kind, Uri, parse_input
 
@@ -97,12 +96,6 @@ def backend_for(uri: Uri, options: StreamOptions) -> str:
 
 
 def _gstreamer(uri: Uri, options: StreamOptions) -> FrameSource:
-    try:
-        module = importlib.import_module(".gstreamer", __name__)
-    except ImportError as error:
-        raise MissingComponentError(
-            f"{uri} needs GStreamer, which this installation cannot reach",
-            hint="sudo apt install gstreamer1.0-tools gstreamer1.0-plugins-good gstreamer1.0-plugins-bad",
-        ) from error
-    source: FrameSource = module.gstreamer_source(uri, options)
-    return source
+    from .gstreamer import gstreamer_source
+
+    return gstreamer_source(uri, options)

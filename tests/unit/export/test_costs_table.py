@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from edgeturbo.benchmarks.gpu_check.flops import generator_flops
-from edgeturbo.benchmarks.synthetic import _on_meta
+from edgeturbo.benchmarks.synthetic import on_meta
 from edgeturbo.engines.bundle import ONNX
 from edgeturbo.engines.costs import Costs, Growth, by_stage, read_costs
 from edgeturbo.engines.errors import BundleError
@@ -24,7 +24,7 @@ def folded(base: Path) -> int:
     """What the UNet loses because prompt and time are constants, at any size: the prompt's keys and values, the time
     embedding and its projections."""
     operations = 0
-    for name, module in _on_meta(base, "unet").named_modules():
+    for name, module in on_meta(base, "unet").named_modules():
         if name.endswith(("attn2.to_k", "attn2.to_v")):
             operations += 2 * TOKENS * module.in_features * module.out_features
         elif name.endswith(("time_emb_proj", "time_embedding.linear_1", "time_embedding.linear_2")):
@@ -34,7 +34,7 @@ def folded(base: Path) -> int:
 
 def folded_quant_conv(base: Path, pixels: int) -> int:
     """What the encoder loses to the pass fold-quant-conv: quant_conv for the mean, and conv_out for the variance."""
-    vae = _on_meta(base, "vae")
+    vae = on_meta(base, "vae")
     inner, outer = vae.encoder.conv_out, vae.quant_conv
     latent = (pixels // 8) ** 2
     return 2 * latent * (inner.in_channels * 9 * inner.out_channels // 2 + outer.in_channels * outer.out_channels // 2)

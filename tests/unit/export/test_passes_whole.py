@@ -12,9 +12,10 @@ import onnx
 import onnx_ir as ir
 import pytest
 from edgeturbo._console import Console
-from edgeturbo.benchmarks.passes import Plan, arithmetic, measure
+from edgeturbo.benchmarks.passes import Plan, measure
 from edgeturbo.engines.bundle import ONNX
 from edgeturbo.engines.errors import UsageError
+from edgeturbo.export.costs import operations
 from edgeturbo.export.passes.choice import DEFAULT_PASSES, PASSES, chosen_passes, default_passes
 from edgeturbo.export.passes.half import Half
 from edgeturbo.export.passes.specialise import constant_nodes
@@ -156,10 +157,10 @@ def test_a_split_upsample_takes_4_ninths_of_the_arithmetic(whole):
     model = whole()
     behind = [node for node in model.graph if node.op_type == "Conv" and node.inputs[0].producer() is not None
               and node.inputs[0].producer().op_type == "Resize"]  # fmt: skip
-    before, part = sum(map(arithmetic, model.graph)), sum(map(arithmetic, behind))
+    before, part = sum(map(operations, model.graph)), sum(map(operations, behind))
     SplitUpsample()(model)
     assert len(behind) == 6
-    assert sum(map(arithmetic, model.graph)) == before - part + part * 4 // 9
+    assert sum(map(operations, model.graph)) == before - part + part * 4 // 9
 
 
 def test_arithmetic_counts_two_for_each_multiply_add():
@@ -172,7 +173,7 @@ def test_arithmetic_counts_two_for_each_multiply_add():
     graph = onnx.helper.make_graph(made, "g", info, [onnx.helper.make_tensor_value_info("y", 1, None)])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
     nodes = ir.from_proto(onnx.shape_inference.infer_shapes(model)).graph
-    assert [arithmetic(node) for node in nodes] == [2 * (8 * 5 * 6) * (2 * 3 * 3), 2 * (8 * 5 * 7) * 6]
+    assert [operations(node) for node in nodes] == [2 * (8 * 5 * 6) * (2 * 3 * 3), 2 * (8 * 5 * 7) * 6]
 
 
 def test_without_sets_each_pass_is_measured_alone_and_then_all():
