@@ -6,18 +6,17 @@ knowing all. A backend never falls back to another: what the user asked for runs
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .errors import UsageError
+from .opening import Openable
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from typing_extensions import Self
 
     Tensors = Mapping[str, NDArray[np.generic]]
 
@@ -34,7 +33,7 @@ class TensorSpec:
         return f"{self.name} {self.dtype} {list(self.shape)}"
 
 
-class Engine(ABC):
+class Engine(Openable):
     """Executes one network with static shapes. A context manager: ``with OnnxRuntimeEngine(path) as engine: ...``.
 
     Subclasses implement ``_open``, ``_run`` and ``_close``, and where they can do better ``_run_stream`` and
@@ -46,16 +45,18 @@ class Engine(ABC):
 
     def __init__(self) -> None:
         self._is_open = False
+        self._inputs: tuple[TensorSpec, ...] = ()
+        self._outputs: tuple[TensorSpec, ...] = ()
 
     @property
-    @abstractmethod
     def inputs(self) -> tuple[TensorSpec, ...]:
         """What ``run`` must be fed. Known only while open."""
+        return self._inputs
 
     @property
-    @abstractmethod
     def outputs(self) -> tuple[TensorSpec, ...]:
         """What ``run`` returns. Known only while open."""
+        return self._outputs
 
     @abstractmethod
     def _open(self) -> None: ...
@@ -134,7 +135,7 @@ class Engine(ABC):
             _check_names(out, self.outputs, "output buffer")
         return self._run_device(feeds, out)
 
-    def _interrupt(self) -> None:  # noqa: B027 -- most have nothing to stop
+    def _interrupt(self) -> None:
         """Stop a run in progress."""
 
     def _run_stream(self, feeds: Iterator[Tensors]) -> Iterator[Tensors]:
@@ -159,15 +160,6 @@ class Engine(ABC):
             self._require_open()
             _check(tensors, self.inputs, "input")
             yield tensors
-
-    def __enter__(self) -> Self:
-        self.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _check_names(tensors: Mapping[str, object], specs: tuple[TensorSpec, ...], role: str) -> None:

@@ -26,14 +26,6 @@ class NullEngine(Engine):
         self._inputs = inputs
         self._outputs = outputs
 
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self._outputs
-
     def _open(self) -> None:
         pass
 

@@ -92,16 +92,6 @@ class OnnxRuntimeEngine(Engine):
         self._session: Any = None
         self._binding: Binding | None = None
         self._running: Any = None
-        self._inputs: tuple[TensorSpec, ...] = ()
-        self._outputs: tuple[TensorSpec, ...] = ()
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self._outputs
 
     @property
     def _on_cuda(self) -> bool:

@@ -78,8 +78,6 @@ class OpenVinoEngine(Engine):
         self.path = Path(path)
         self.options = options or OpenVinoOptions()
         _check_options(self.options)
-        self._inputs: tuple[TensorSpec, ...] = ()
-        self._outputs: tuple[TensorSpec, ...] = ()
         # In the order in which they may go: the network reads the mapped plan.
         self._request: Any = None
         self._compiled: Any = None
@@ -89,14 +87,6 @@ class OpenVinoEngine(Engine):
     def precision(self) -> str:
         """What the network is computed in: what was asked for, or ``open`` raised."""
         return self.options.precision
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return self._outputs
 
     @property
     def requirements(self) -> str | None:

@@ -25,14 +25,7 @@ class PyTorchEngine(Engine):
         self._module = module
         self._inputs = inputs
         self._output = output
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        return (self._output,)
+        self._outputs = (output,)
 
     def _open(self) -> None:
         self._module.eval()

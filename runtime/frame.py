@@ -12,6 +12,8 @@ from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from ..engines.opening import Openable
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -50,7 +52,7 @@ class StreamInfo:
     description: str
 
 
-class FrameSource(ABC):
+class FrameSource(Openable):
     """Frames from somewhere. One thread reads; ``interrupt`` may come from any other.
 
     ``live`` sources produce frames whether anybody reads or not: of them the newest frame counts, and their end is a
@@ -88,15 +90,6 @@ class FrameSource(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give everything back. No effect when closed. Takes at most a second, whatever the far end does."""
-
-    def __enter__(self) -> Self:
-        self.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from ..engines.bundle import Bundle
 from ..engines.errors import BundleError, UsageError
 from ..engines.frame_layout import refuse_unknown_layout, tensor_shape
 from ..engines.manifest import FRAME, IMAGE, LATENT_CHANNELS, NOISE
+from ..engines.opening import Openable
 from ..engines.select import Choice, choose, open_engine
 from .colour import from_rgb, to_rgb, yuv_coding
 from .feeds import DEFAULT_SEED, NOISES, batched, drawn_noises
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..engines.manifest import Manifest
 
 
-class Translator:
+class Translator(Openable):
     """Translates frames with a bundle: ``with Translator("day2night") as translate: image = translate(frame)``.
 
     Without ``with``, the engine is opened by the first call and given back by ``close``. Not thread-safe.
@@ -82,15 +82,6 @@ class Translator:
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.close()
-
-    def __enter__(self) -> Translator:
-        self.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __call__(self, frame: Frame) -> Frame:
         """Translate one frame, uint8 RGB ``[H, W, 3]`` of any size, or several, ``[B, H, W, 3]`` with any B.
