@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from .._console import Console
-from .options import Debug, Quiet
+from .options import Debug, Quiet, typed_command
 
 if TYPE_CHECKING:
     from ..benchmarks.compare import Comparison
@@ -81,7 +79,7 @@ def bench(
             suites=_words(suite), against=_words(against or ""), frames=frames, rule=rule, predict=predict
         )
         with console.progress() as show:
-            found = run_bench(Setting(bundle, ckpt, base), options, _command(), lambda stage: show(stage, None))
+            found = run_bench(Setting(bundle, ckpt, base), options, typed_command(), lambda stage: show(stage, None))
         tell_result(console, found.result)
         if json_file is not None:
             found.result.save(json_file)
@@ -123,7 +121,3 @@ def tell_comparison(console: Console, comparison: Comparison) -> None:
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
-
-
-def _command() -> str:
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Literal, Optional
 
@@ -11,7 +9,19 @@ import typer
 
 from .._console import Console
 from ..engines.errors import UsageError
-from .options import AsJson, Debug, Force, Quiet, size_of
+from .options import (
+    AsJson,
+    CameraFrame,
+    ColourMatrix,
+    ColourRange,
+    Debug,
+    Force,
+    FrameFormat,
+    OutputFormat,
+    Quiet,
+    size_of,
+    typed_command,
+)
 from .present import tell_export
 
 
@@ -38,22 +48,11 @@ def export(
     device: Annotated[
         Optional[str], typer.Option(metavar="NAME", help="For --size auto: agx-orin, rtx-4090, …")
     ] = None,
-    frame: Annotated[
-        Optional[str], typer.Option(metavar="WxH", help="Take a camera's own frames, of this size, and return such.")
-    ] = None,
-    frame_format: Annotated[
-        Optional[Literal["rgb", "bgr", "rgba", "nv12", "yuyv"]], typer.Option(help="Their pixels; default rgb.")
-    ] = None,
-    output_format: Annotated[
-        Optional[Literal["rgb", "bgr", "rgba", "nv12", "yuyv"]],
-        typer.Option(help="The image's pixels; default: the frame's."),
-    ] = None,
-    colour_matrix: Annotated[
-        Optional[Literal["bt601", "bt709"]], typer.Option(help="How YUV is meant; default bt601.")
-    ] = None,
-    colour_range: Annotated[
-        Optional[Literal["limited", "full"]], typer.Option(help="How YUV is meant; default limited.")
-    ] = None,
+    frame: CameraFrame = None,
+    frame_format: FrameFormat = None,
+    output_format: OutputFormat = None,
+    colour_matrix: ColourMatrix = None,
+    colour_range: ColourRange = None,
     batch: Annotated[int, typer.Option(help="Frames per run.")] = 1,
     precision: Annotated[Literal["fp32", "fp16"], typer.Option(help="What the graph computes in.")] = "fp16",
     strength: Annotated[
@@ -104,7 +103,7 @@ def export(
             engine=engine, targets=tuple(target.split(",")), parity_frames=parity_frames, force=force,
             frame=None if frame is None else size_of(frame, "--frame"), frame_format=frame_format,
             output_format=output_format, colour_matrix=colour_matrix, colour_range=colour_range,
-            passes=_passes(passes), command=_command(),
+            passes=_passes(passes), command=typed_command(),
         )  # fmt: skip
         with console.progress() as show:
             report = export_bundle(options, telling(console, show))
@@ -134,7 +133,3 @@ def _passes(text: str) -> tuple[str, ...] | None:
     if text == "auto":
         return None
     return () if text == "none" else tuple(text.split(","))
-
-
-def _command() -> str:
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal, Optional
 
 import typer
 
@@ -14,6 +17,20 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one machine-readable
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Print a traceback with an error.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace existing outputs.")]
+
+# The camera's own frames, resized and converted in the graph.
+CameraFrame = Annotated[
+    Optional[str], typer.Option(metavar="WxH", help="Take a camera's own frames, of this size, and return such.")
+]
+FrameFormat = Annotated[
+    Optional[Literal["rgb", "bgr", "rgba", "nv12", "yuyv"]], typer.Option(help="Their pixels; default rgb.")
+]
+OutputFormat = Annotated[
+    Optional[Literal["rgb", "bgr", "rgba", "nv12", "yuyv"]],
+    typer.Option(help="The image's pixels; default: the frame's."),
+]
+ColourMatrix = Annotated[Optional[Literal["bt601", "bt709"]], typer.Option(help="How YUV is meant; default bt601.")]
+ColourRange = Annotated[Optional[Literal["limited", "full"]], typer.Option(help="How YUV is meant; default limited.")]
 
 
 def size_of(text: str, option: str) -> tuple[int, int]:
@@ -34,3 +51,8 @@ def bytes_of(text: str) -> int:
             "--workspace is not a size", expected="for example 2G or 512M", got=text, hint="--workspace 2G"
         )
     return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+
+
+def typed_command() -> str:
+    """The command as it was typed, to be written down with what it made."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -11,13 +11,32 @@ from .._console import Console
 from ..engines.errors import UsageError
 from .options import AsJson, Debug, Force, Quiet
 from .present import picture_data, tell_picture
+from .stream_options import (
+    Backend,
+    Buffer,
+    Duration,
+    Headless,
+    InputCodec,
+    InputFlip,
+    InputHeight,
+    InputLatency,
+    InputLoop,
+    InputRate,
+    InputWidth,
+    MaxFrames,
+    NoSignal,
+    OutputBitrate,
+    OutputCodec,
+    PrintUnit,
+    Service,
+    SkipSimilar,
+    Token,
+)
 
 if TYPE_CHECKING:
     from ..engines.base import Engine
     from ..engines.select import Choice
     from ..runtime.translator import Translator
-
-_CAMERA, _WRITING, _LOOP, _SERVICE = "Source", "Output", "Stream", "Service"
 
 
 def main() -> None:
@@ -64,54 +83,25 @@ def run(
     noise: Annotated[
         Optional[Path], typer.Option(metavar="F.npy", help="The noise input itself, float32 [1,4,H/8,W/8].")
     ] = None,
-    input_width: Annotated[Optional[int], typer.Option(help="Asked of a camera.", rich_help_panel=_CAMERA)] = None,
-    input_height: Annotated[Optional[int], typer.Option(help="Asked of a camera.", rich_help_panel=_CAMERA)] = None,
-    input_rate: Annotated[Optional[float], typer.Option(help="Frames a second.", rich_help_panel=_CAMERA)] = None,
-    input_codec: Annotated[
-        Optional[str], typer.Option(help="mjpeg, h264, h265, yuyv422.", rich_help_panel=_CAMERA)
-    ] = None,
-    input_flip: Annotated[
-        str,
-        typer.Option(help="none, rotate-180, clockwise, counterclockwise, horizontal, …", rich_help_panel=_CAMERA),
-    ] = "none",
-    input_loop: Annotated[int, typer.Option(help="Times to play again; -1: for ever.", rich_help_panel=_CAMERA)] = 0,
-    input_latency: Annotated[
-        Optional[int], typer.Option(help="Milliseconds of a network jitter buffer.", rich_help_panel=_CAMERA)
-    ] = None,
-    backend: Annotated[
-        Literal["auto", "pyav", "gstreamer"], typer.Option(help="What reads and writes.", rich_help_panel=_CAMERA)
-    ] = "auto",
-    output_codec: Annotated[
-        Optional[Literal["h264", "h265", "mjpeg"]], typer.Option(help="Of videos.", rich_help_panel=_WRITING)
-    ] = None,
-    output_bitrate: Annotated[Optional[int], typer.Option(help="Bits a second.", rich_help_panel=_WRITING)] = None,
-    headless: Annotated[bool, typer.Option("--headless", help="Never a window.", rich_help_panel=_WRITING)] = False,
-    buffer: Annotated[
-        Optional[Literal["latest", "all"]],
-        typer.Option(help="Newest frame only, or every one; default: by source.", rich_help_panel=_LOOP),
-    ] = None,
-    max_frames: Annotated[Optional[int], typer.Option(help="Pictures to stop after.", rich_help_panel=_LOOP)] = None,
-    duration: Annotated[Optional[float], typer.Option(help="Seconds to stop after.", rich_help_panel=_LOOP)] = None,
-    skip_similar: Annotated[
-        Optional[float],
-        typer.Option(
-            metavar="LEVELS", help="Show the last picture again while frames differ less.", rich_help_panel=_LOOP
-        ),
-    ] = None,
-    no_signal: Annotated[
-        Literal["card", "last", "nothing"],
-        typer.Option(help="What to show while a camera is away.", rich_help_panel=_LOOP),
-    ] = "card",
-    service: Annotated[
-        bool,
-        typer.Option("--service", help="For systemd: metrics, health, patience.", rich_help_panel=_SERVICE),
-    ] = False,
-    token: Annotated[
-        Optional[str], typer.Option(help="For a page that other machines may see.", rich_help_panel=_SERVICE)
-    ] = None,
-    print_unit: Annotated[
-        bool, typer.Option("--print-unit", help="Print a systemd unit for this command.", rich_help_panel=_SERVICE)
-    ] = False,
+    input_width: InputWidth = None,
+    input_height: InputHeight = None,
+    input_rate: InputRate = None,
+    input_codec: InputCodec = None,
+    input_flip: InputFlip = "none",
+    input_loop: InputLoop = 0,
+    input_latency: InputLatency = None,
+    backend: Backend = "auto",
+    output_codec: OutputCodec = None,
+    output_bitrate: OutputBitrate = None,
+    headless: Headless = False,
+    buffer: Buffer = None,
+    max_frames: MaxFrames = None,
+    duration: Duration = None,
+    skip_similar: SkipSimilar = None,
+    no_signal: NoSignal = "card",
+    service: Service = False,
+    token: Token = None,
+    print_unit: PrintUnit = False,
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,

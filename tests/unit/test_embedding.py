@@ -321,7 +321,7 @@ def test_the_options_that_the_guides_name_exist(guide):
     shared = re.findall(r'"(--[\w-]+)"', (ROOT / "cli/options.py").read_text(encoding="utf-8"))
     for path in (ROOT / "cli").glob("*.py"):
         source = path.read_text(encoding="utf-8")
-        names = re.findall(r"^ {4}(\w+): Annotated", source, re.MULTILINE)
+        names = re.findall(r"^ {4}(\w+): [A-Z]", source, re.MULTILINE)
         options = {"--" + name.replace("_", "-") for name in names} | set(re.findall(r'"(--[\w-]+)"', source))
         declared[f"turbo-{path.stem}"] = options.union(shared)
     used = [
