@@ -5,7 +5,7 @@ VENV_GPU ?= .venv-gpu
 PIP = $(VENV)/bin/pip --disable-pip-version-check --quiet
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test full-size gpu-check soak clean
+.PHONY: demo test report full-size gpu-check soak clean
 
 demo: $(VENV)/demo.stamp
 	$(RUN) -m edgeturbo.export.demo --out demo-out
@@ -17,6 +17,17 @@ test: $(VENV)/test.stamp
 	$(VENV)/bin/lint-imports --no-logo
 	$(RUN) tests/old_python.py
 	$(RUN) -m pytest -n 2 --dist worksteal
+
+# docs/report, from the demo's bundle: minutes on a quiet machine, and a busy one is named in it.
+report: $(VENV)/test.stamp
+	test -f demo-out/day2night/manifest.json || $(RUN) -m edgeturbo.export.demo --out demo-out
+	$(VENV)/bin/turbo-bench demo-out/day2night --ckpt export/demo/day2night_demo.pkl --base export/demo/base \
+		--against pytorch,openvino,onnxruntime --frames export/demo/frames --repeat 40 --seconds 10 \
+		--predict jetson-orin-nano-super,agx-orin,thor,rtx-4090 --report demo-out/report
+	rm -rf docs/report
+	cp -R demo-out/report docs/report
+	mv docs/report/report.html docs/report/index.html
+	mv docs/report/report.md docs/report/README.md
 
 full-size: $(VENV)/demo.stamp
 	$(RUN) -m edgeturbo.benchmarks.full_size --work full-size --results benchmarks/results

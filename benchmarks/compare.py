@@ -69,7 +69,7 @@ class Comparison:
 
 
 def compare_results(before: BenchResult, now: BenchResult) -> Comparison:
-    """Rows of one name are compared. Times, memory and streams only on the same machine and for one size and batch;
+    """Rows of one name are compared. Times and memory only on the same machine, and of rows of one size and batch;
     pictures only for the same frames held to the same kind of reference.
 
     Times: now/before of the medians, with a 95 % percentile bootstrap interval over blocks of successive runs (Kuensch,
@@ -78,7 +78,7 @@ def compare_results(before: BenchResult, now: BenchResult) -> Comparison:
     difference, that of the same work measured twice. Worse means that all of it lies above 1.
     """
     apart = list(_apart(before, now))
-    timed = not _machine_differs(before.environment, now.environment) and _shape(before) == _shape(now)
+    same_machine = not _machine_differs(before.environment, now.environment)
     pictures = before.reference == now.reference and before.options.frames_sha256 == now.options.frames_sha256
     changes: list[Change] = []
     for row in now.rows:
@@ -86,7 +86,7 @@ def compare_results(before: BenchResult, now: BenchResult) -> Comparison:
         if earlier is None:
             apart.append(f"{row.name}: not in the earlier result")
             continue
-        if timed:
+        if same_machine and before.shape_of(earlier) == now.shape_of(row):
             changes += _times(earlier, row, _floor(before) + _floor(now))
             changes += _memory(earlier, row)
         if pictures:
@@ -99,17 +99,13 @@ def _floor(result: BenchResult) -> float:
     return 0.0 if result.steadiness is None else same_work_floor(result.steadiness)
 
 
-def _shape(result: BenchResult) -> tuple[int, int, int]:
-    return result.measured.width, result.measured.height, result.measured.batch
-
-
 def _apart(before: BenchResult, now: BenchResult) -> Iterator[str]:
     machine = _machine_differs(before.environment, now.environment)
     if machine:
         yield f"another machine ({machine}): times and memory are not compared"
-    if _shape(before) != _shape(now):
-        sizes = ["{}x{} batch {}".format(*_shape(result)) for result in (before, now)]
-        yield f"another size ({sizes[0]}, now {sizes[1]}): times and memory are not compared"
+    sizes = [str(result.shape_of(result.subject)) for result in (before, now)]
+    if sizes[0] != sizes[1]:
+        yield f"another size ({sizes[0]}, now {sizes[1]}): of this, times and memory are not compared"
     if before.measured.onnx_sha256 != now.measured.onnx_sha256:
         yield "another bundle: its generator.onnx is not the one measured before"
     if before.reference != now.reference:

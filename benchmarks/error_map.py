@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 
 from ..engines.errors import UsageError
 
@@ -15,9 +14,6 @@ Picture = NDArray[np.uint8]
 
 # Full scales in grey levels; the next one above the largest difference is used, so that maps can be compared by eye.
 FULL_SCALES = (1, 2, 4, 8, 16, 32, 64, 128, 255)
-
-_TEXT, _PAPER, _GAP = (20, 20, 20), (255, 255, 255), 4
-_BAR, _LINE = 10, 14  # pixels: the height of the scale, and of a line of text
 
 
 def colour_table() -> Picture:
@@ -63,56 +59,6 @@ def error_map(reference: Picture, got: Picture, full_scale: int | None = None) -
     scale = next(known for known in FULL_SCALES if known >= largest) if full_scale is None else full_scale
     index = np.minimum(np.rint(difference * (255.0 / scale)), 255).astype(np.uint8)
     return ErrorMap(colour_table()[index], scale)
-
-
-def side_by_side(reference: Picture, got: Picture, full_scale: int | None = None, name: str = "engine") -> Picture:
-    """Reference, engine and error map in one row, each with its title, and the map's scale under it.
-
-    Returns uint8 RGB, ``3 W + 8`` pixels wide and 42 higher than the pictures, which stand in it unchanged; ``name``
-    is the engine's title, cut where it leaves its picture. Raises what ``error_map`` raises.
-    """
-    made = error_map(reference, got, full_scale)
-    height, width = reference.shape[:2]
-    sheet = Image.new("RGB", (3 * width + 2 * _GAP, height + 3 * _LINE), _PAPER)
-    titles = ("reference", name, _title(made))
-    for column, (picture, title) in enumerate(zip((reference, got, made.picture), titles, strict=True)):
-        left = column * (width + _GAP)
-        sheet.paste(_text(title, width), (left, 0))
-        sheet.paste(Image.fromarray(picture), (left, _LINE))
-    sheet.paste(_scale_bar(made, width), (2 * (width + _GAP), height + _LINE))
-    return np.array(sheet)
-
-
-def _title(made: ErrorMap) -> str:
-    return f"|difference| x{made.amplification:.4g}"
-
-
-def _scale_bar(made: ErrorMap, width: int) -> Image.Image:
-    """The colours from none to the full scale, and their grey levels below: ``width`` by two lines."""
-    bar = Image.new("RGB", (width, 2 * _LINE), _PAPER)
-    ramp = np.rint(np.linspace(0, 255, width)).astype(np.uint8)
-    bar.paste(Image.fromarray(np.repeat(colour_table()[ramp][None], _BAR, axis=0)), (0, 2))
-    full = str(made.full_scale)
-    draw, font = ImageDraw.Draw(bar), _font()
-    draw.text((0, _LINE), "0", _TEXT, font)
-    end = width - draw.textlength(full, font)
-    draw.text((end, _LINE), full, _TEXT, font)
-    middle = "grey levels"
-    start = (width - draw.textlength(middle, font)) / 2
-    if start > draw.textlength("0 ", font) and start + draw.textlength(middle + " ", font) < end:
-        draw.text((start, _LINE), middle, _TEXT, font)
-    return bar
-
-
-def _text(text: str, width: int) -> Image.Image:
-    line = Image.new("RGB", (width, _LINE), _PAPER)
-    ImageDraw.Draw(line).text((0, 1), text, _TEXT, _font())
-    return line
-
-
-def _font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    # Pillow brings it: no font of the system is needed, and every machine draws the same.
-    return ImageFont.load_default()
 
 
 def _refuse(reference: Picture, got: Picture, full_scale: int | None) -> None:

@@ -147,7 +147,8 @@ def measure_until(
     """As ``measure``, in turns, for as many rounds as ``rule`` asks for; its seconds are ``clock``'s too.
 
     ``rest_s`` seconds lie before every call: the threads of ONNX Runtime, OpenMP and oneTBB may go on spinning for a
-    while after their work, which would be counted as the next call's. How much of it this takes away was not settled.
+    while after their work, which would be counted as the next call's. No rest is long enough for certain; calls into
+    processes of their own return when these threads have ended (``apart.py``).
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(warmup):

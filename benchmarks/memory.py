@@ -18,6 +18,7 @@ from ..engines._schema import SchemaError, decode
 from ..engines.bundle import Bundle
 from ..engines.device import gpu
 from ..engines.errors import DeviceError
+from ..export.base import DEFAULT_BASE
 from .feeds import random_case
 from .gpu_check.device import release_unused, used_bytes
 from .result import MemoryFigures
@@ -65,7 +66,7 @@ def opened_twice(row: RowPlan, bundle: Bundle) -> MemoryFigures:
 def main(
     bundle: Path,
     key: str,
-    base: Annotated[str, typer.Option()] = "stabilityai/sd-turbo",
+    base: Annotated[str, typer.Option()] = DEFAULT_BASE,
     ckpt: Annotated[Optional[Path], typer.Option()] = None,  # noqa: UP045 -- Typer evaluates it on Python 3.10
 ) -> None:
     """Print the figures of one row as a line of JSON."""

@@ -224,11 +224,6 @@ def rows(predictions: Sequence[Prediction]) -> list[tuple[str, ...]]:
     return [heading, *lines]
 
 
-def stage_rows(prediction: Prediction) -> list[tuple[str, ...]]:
-    """One device's stages as a printable table with its headings first."""
-    return [("stage", "ms", "bound by"), *((s.stage, f"{s.ms:.2f}", s.bound_by) for s in prediction.per_stage)]
-
-
 def node_times(work: Sequence[Work], device: Device, reached: Efficiencies, scale: float) -> Times:
     """Seconds of each entry's nodes together: for their operations, for their bytes, and for starting them."""
     left = np.array([item.nodes * (reached.traffic if item.kind in _FUSIBLE else 1.0) for item in work])

@@ -1,10 +1,8 @@
-"""What an engine's pictures show that rounding errors do not explain, and rows of figures side by side."""
+"""What an engine's pictures show that rounding errors do not explain."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -46,9 +44,9 @@ def verdict(quality: Quality, precision: str, own: Quality | None = None) -> lis
     the pictures no more than the precision does. Of three single pairs of the demo's UNet tried, two do (71 and 81 dB):
     no measure of pictures can find these. Raises UsageError for another precision.
     """
-    if precision not in PSNR_FLOOR_DB:
+    if precision not in SSIM_FLOOR:
         raise UsageError(
-            "there are no limits for pictures of this precision", expected=", ".join(PSNR_FLOOR_DB), got=precision
+            "there are no limits for pictures of this precision", expected=", ".join(SSIM_FLOOR), got=precision
         )
     return [*_levels(quality, precision), *_beyond(quality, precision, own), *_systematic(quality, precision)]
 
@@ -117,75 +115,3 @@ def mean_shift(quality: Quality) -> tuple[float, float] | None:
         return None
     x, y = np.mean(shifts, axis=0)
     return float(x), float(y)
-
-
-@dataclass(frozen=True)
-class QualityRow:
-    """One engine's figures. ``own``: the name of the row of PyTorch's own pictures in the same precision, if any."""
-
-    name: str
-    precision: str
-    quality: Quality
-    own: str | None = None
-
-
-@dataclass(frozen=True)
-class QualityTable:
-    """Rows against one ``reference``, a name such as ``pytorch eager fp32``; PyTorch's own FP16 or BF16 stands in its
-    own row beside the engines'. Raises UsageError for two rows of one name, or an ``own`` that no row has."""
-
-    reference: str
-    rows: tuple[QualityRow, ...]
-
-    def __post_init__(self) -> None:
-        names = [row.name for row in self.rows]
-        for row in self.rows:
-            if names.count(row.name) > 1 or (row.own is not None and row.own not in names):
-                raise UsageError(
-                    f"the row {row.name!r} does not fit the table",
-                    expected="names that differ, and 'own' among them",
-                    got=f"{', '.join(names)}; own {row.own}",
-                )
-
-    def row(self, name: str) -> QualityRow:
-        """The row of that name. Raises UsageError when there is none."""
-        for row in self.rows:
-            if row.name == name:
-                return row
-        raise UsageError("the table has no such row", expected=", ".join(row.name for row in self.rows), got=name)
-
-    def lost_db(self, name: str) -> float | None:
-        """How many dB of PSNR the engine loses over PyTorch's own pictures in that precision; negative: it gains some.
-
-        None where the row has no ``own``, or either has only equal pictures (an infinite PSNR).
-        """
-        row = self.row(name)
-        return None if row.own is None else lost_db(row.quality, self.row(row.own).quality)
-
-    def note(self, name: str) -> str:
-        """That in words, for the line of an engine in a report."""
-        row, lost = self.row(name), self.lost_db(name)
-        if lost is None:
-            return f"{name}: no line of PyTorch's own to compare with" if row.own is None else f"{name}: equal pictures"
-        more = "more" if lost >= 0 else "less"
-        return f"{name}: {abs(lost):.2f} dB {more} error than {row.own}, which is PyTorch's own {row.precision}"
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain types only; each row with what ``verdict`` says, None for a precision without limits."""
-        return {"reference": self.reference, "rows": [self._row(row) for row in self.rows]}
-
-    def verdict(self, name: str) -> list[str] | None:
-        """What ``verdict`` says of the row beside PyTorch's own; None for a precision without limits, such as bf16."""
-        row = self.row(name)
-        own = None if row.own is None else self.row(row.own).quality
-        return verdict(row.quality, row.precision, own) if row.precision in PSNR_FLOOR_DB else None
-
-    def _row(self, row: QualityRow) -> dict[str, Any]:
-        return {
-            "name": row.name,
-            "precision": row.precision,
-            "own": row.own,
-            "lost_db": self.lost_db(row.name),
-            "verdict": self.verdict(row.name),
-            "quality": row.quality.as_json(),
-        }

@@ -12,6 +12,7 @@ from ..engines.errors import InputError
 from ..engines.files import replacing
 from .environment import Environment
 from .latency import Latency, Ratio
+from .metrics_child.measure import Figures
 from .predict import Prediction
 from .quality import Quality
 from .steadiness import Steadiness
@@ -19,8 +20,9 @@ from .steadiness import Steadiness
 SCHEMA_VERSION = 1
 
 # What a row is for. ``published``: the published script's own way of running; ``fair``: PyTorch without its needless
-# work. A result that holds one of them and not the other says so.
-SUBJECT, PUBLISHED, FAIR, PEER = "bundle", "published", "fair", "peer"
+# work. A result that holds one of them and not the other says so. ``own``: PyTorch's own pictures in the bundle's
+# precision, without times. ``sweep``: the bundle exported again for another size or batch.
+SUBJECT, PUBLISHED, FAIR, PEER, OWN, SWEEP = "bundle", "published", "fair", "peer", "own", "sweep"
 UNREADABLE = "not readable here"
 
 
@@ -41,6 +43,18 @@ class MeasuredBundle:
     onnx_sha256: str
     bytes: dict[str, int]
     bf16_psnr_db: float | None = None
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Pixels, and frames a run."""
+
+    width: int
+    height: int
+    batch: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}" + (f" batch {self.batch}" if self.batch > 1 else "")
 
 
 @dataclass(frozen=True)
@@ -97,7 +111,9 @@ class RowResult:
     takes as the bundle's, measured in the same rounds, where the bundle's median was
     ``own_ms``; None for the bundle itself.
 
-    ``verdict``: what of the pictures departs from what the row's precision explains (``quality_verdict``).
+    ``verdict``: what of the pictures departs from what the row's precision explains (``quality_verdict``), held also to
+    PyTorch's own pictures in that precision where the result has a row of them, under whose PSNR this row's is by
+    ``lost_db``. ``metrics``: the measures with weights. ``shape``: a sweep's own; None for the bundle's.
     ``stages``: medians in milliseconds of decode, resize, engine, resize back and encode, for one picture file.
     ``not_run``: what was asked for and could not be had, and why.
     """
@@ -116,6 +132,9 @@ class RowResult:
     stages: dict[str, float] = field(default_factory=dict)
     quality: Quality | None = None
     verdict: tuple[str, ...] = ()
+    lost_db: float | None = None
+    metrics: dict[str, Figures] = field(default_factory=dict)
+    shape: Shape | None = None
     memory: MemoryFigures | None = None
     throughput: tuple[ThroughputFigure, ...] = ()
     energy: EnergyFigures | None = None
@@ -147,17 +166,23 @@ class StreamFigures:
 class Roofline:
     """The generator's cost table by stage, its last line the total, and the peaks of the device that ran it:
     operations a second and bytes a second; None for a device whose peaks nobody stated or measured.
+
+    ``kinds``: the same table by kind of operator, its last line the total; ``heaviest``: its costliest entries.
     """
 
     stages: tuple[Share, ...]
     device: str
     operations_per_s: float | None
     bytes_per_s: float | None
+    kinds: tuple[Share, ...] = ()
+    heaviest: tuple[Share, ...] = ()
 
 
 @dataclass(frozen=True)
 class BenchResult:
-    """``reference`` says what pictures were held to. ``not_run``: suite or row -> why it is not here."""
+    """``reference`` says what pictures were held to. ``not_run``: suite or row -> why it is not here. ``proposed``: the
+    size that ``--size auto`` asked for.
+    """
 
     command: str
     environment: Environment
@@ -170,6 +195,7 @@ class BenchResult:
     roofline: Roofline | None = None
     predictions: tuple[Prediction, ...] = ()
     not_run: dict[str, str] = field(default_factory=dict)
+    proposed: Prediction | None = None
     schema_version: int = SCHEMA_VERSION
 
     def row(self, name: str) -> RowResult | None:
@@ -179,6 +205,14 @@ class BenchResult:
     def subject(self) -> RowResult:
         """The bundle's own row: the first."""
         return self.rows[0]
+
+    def shape_of(self, row: RowResult) -> Shape:
+        """The size and batch that ``row`` was measured at."""
+        return row.shape or Shape(self.measured.width, self.measured.height, self.measured.batch)
+
+    def fps_of(self, row: RowResult) -> float | None:
+        """Frames a second through the row's engine at its median, the batch counted; None without a latency."""
+        return None if row.engine is None else row.engine.fps * self.shape_of(row).batch
 
     def to_json(self) -> str:
         return json.dumps(encode(self), indent=1, allow_nan=False) + "\n"

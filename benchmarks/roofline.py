@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..engines.bundle import Bundle
-from ..engines.costs import COSTS, Costs, by_stage, read_costs
+from ..engines.costs import COSTS, Costs, by_kind, by_stage, most_expensive, read_costs
 from ..engines.device import gpu
+from ..engines.errors import UsageError
 from ..engines.select import GPU_PLANS, ONNXRUNTIME_CUDA
-from .devices import Device, measure_cpu, of_gpu
-from .predict import Prediction, predict
+from .devices import Device, find, measure_cpu, of_gpu
+from .predict import Prediction, auto_size, predict
 from .result import Roofline
 
 if TYPE_CHECKING:
@@ -36,13 +37,31 @@ def look_up_costs(
     return _roofline(costs, bundle, choice), predictions
 
 
+def propose_size(bundle: Bundle, target: tuple[str, float]) -> Prediction:
+    """The largest size of this generator that a device is estimated to reach a rate at: ``target`` names both.
+
+    Raises UsageError for a device that is not in the table, a rate that no size reaches, and a bundle without costs.
+    """
+    name, fps = target
+    devices = find(name)
+    if len(devices) != 1:
+        raise UsageError("--device is to name one device", got=name, hint="--device agx-orin")
+    if COSTS not in bundle.manifest.files:
+        raise UsageError(f"no size can be proposed: {_NO_TABLE}")
+    return auto_size(read_costs(bundle.verified(COSTS)), devices[0], fps)
+
+
 def _roofline(costs: Costs, bundle: Bundle, choice: Choice | None) -> Roofline:
     device = _device(choice)
     if device is None:
         found = gpu()
-        return Roofline(by_stage(costs), found.name if found else "unknown", None, None)
+        return _of(costs, found.name if found else "unknown", None, None)
     dtype = {"fp16": "float16"}.get(bundle.manifest.model.precision, "float32")
-    return Roofline(by_stage(costs), device.name, device.peak(dtype), device.bandwidth * 1e9)
+    return _of(costs, device.name, device.peak(dtype), device.bandwidth * 1e9)
+
+
+def _of(costs: Costs, device: str, operations_per_s: float | None, bytes_per_s: float | None) -> Roofline:
+    return Roofline(by_stage(costs), device, operations_per_s, bytes_per_s, by_kind(costs), most_expensive(costs))
 
 
 def _device(choice: Choice | None) -> Device | None:

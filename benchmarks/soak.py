@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 _SIZE, _OTHER_SIZE = (64, 64), (96, 48)
 FRAMES = 500_000
-RESULT = Path(__file__).parent / "results" / "soak.json"
 _FRAMES_PER_EVENT = 40
 _SAMPLES = 400
 # What a sample may differ by from one quarter to another without anything leaking: an allocator's pages; the source

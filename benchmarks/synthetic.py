@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -217,11 +216,3 @@ def _text_config(a: Architecture) -> Any:
         vocab_size=a.vocabulary, max_position_embeddings=77, hidden_act="gelu",
         bos_token_id=518, eos_token_id=519, pad_token_id=0,
     )  # fmt: skip
-
-
-Writer = Callable[[Path, Path], None]
-WRITERS: dict[str, Writer] = {
-    "cyclegan": write_cyclegan,
-    "pix2pix": write_pix2pix,
-    "pix2pix_stochastic": lambda base, path: write_pix2pix(base, path, stochastic=True),
-}

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from .._console import Console
+from ..engines.errors import UsageError
+from ..engines.frame_layout import size_of
+from ..export.base import DEFAULT_BASE
 from .options import Debug, Quiet, typed_command
 
 if TYPE_CHECKING:
     from ..benchmarks.compare import Comparison
     from ..benchmarks.result import BenchResult
+    from ..benchmarks.sweep import Sweep
 
 _SUITES = "latency,quality,throughput,memory,energy,stream"
 
@@ -38,11 +42,34 @@ def bench(
     ckpt: Annotated[
         Optional[Path], typer.Option(help="The checkpoint it was made from: for PyTorch's rows and as reference.")
     ] = None,
-    base: Annotated[str, typer.Option(help="Its base model.")] = "stabilityai/sd-turbo",
+    base: Annotated[str, typer.Option(help="Its base model.")] = DEFAULT_BASE,
+    size: Annotated[
+        Optional[str],
+        typer.Option(metavar="WxH,…|auto", help="Other sizes too, exported from --ckpt; auto: see --fps."),
+    ] = None,
+    batch: Annotated[
+        Optional[str], typer.Option(metavar="N,…", help="Other batches too, exported from --ckpt.")
+    ] = None,
+    fps: Annotated[
+        Optional[float],
+        typer.Option(help="For --size auto: what --device is to reach at the proposed size."),
+    ] = None,
+    device: Annotated[
+        Optional[str], typer.Option(metavar="NAME", help="For --size auto: agx-orin, rtx-4090, …")
+    ] = None,
     repeat: Annotated[int, typer.Option(metavar="N", help="The most rounds of a latency measurement.")] = 200,
     seconds: Annotated[float, typer.Option(help="The most seconds of one.")] = 60.0,
     predict: Annotated[
         Optional[str], typer.Option(metavar="DEVICE,…", help="Estimate these too, e.g. agx-orin,rtx-4090, or all.")
+    ] = None,
+    metric_weights: Annotated[
+        Optional[Path], typer.Option(metavar="DIR", help="Weights for LPIPS, Clean-FID and DINO-Struct-Dist.")
+    ] = None,
+    metric_python: Annotated[
+        Optional[Path], typer.Option(metavar="F", help='The Python that has "edgeturbo[metrics]" installed.')
+    ] = None,
+    metric_target: Annotated[
+        Optional[str], typer.Option(metavar="DIR", help="Real pictures of the target domain, for Clean-FID.")
     ] = None,
     json_file: Annotated[Optional[Path], typer.Option("--json", metavar="F", help="Write the result here.")] = None,
     report: Annotated[
@@ -61,6 +88,8 @@ def bench(
     turbo-bench day2night --against pytorch,openvino --ckpt day2night.pkl --base sd-turbo --json today.json
 
     turbo-bench day2night --suite latency,quality --compare yesterday.json
+
+    turbo-bench day2night --suite latency,memory --size 256x256,384x384 --batch 2,4 --ckpt day2night.pkl
     """
     console = Console(quiet=quiet, debug=debug)
     with console.reporting_errors():
@@ -68,6 +97,7 @@ def bench(
         from ..benchmarks.latency import StoppingRule
         from ..benchmarks.report import refuse_foreign_folder, write_report
         from ..benchmarks.result import load_result
+        from ..benchmarks.row_suite import Weights
         from ..benchmarks.rows import Setting
         from ..benchmarks.suite import BenchOptions, run_bench
 
@@ -75,9 +105,12 @@ def bench(
         if report is not None:
             refuse_foreign_folder(report)
         rule = StoppingRule(least=min(10, repeat), most=repeat, seconds=seconds)
+        target = _auto_target(size, fps, device)
         options = BenchOptions(
-            suites=_words(suite), against=_words(against or ""), frames=frames, rule=rule, predict=predict
-        )
+            suites=_words(suite), against=_words(against or ""), frames=frames, rule=rule, predict=predict,
+            sweep=_sweep(None if target else size, batch), auto_size=target,
+            weights=Weights(metric_weights, metric_python, metric_target),
+        )  # fmt: skip
         with console.progress() as show:
             found = run_bench(Setting(bundle, ckpt, base), options, typed_command(), lambda stage: show(stage, None))
         tell_result(console, found.result)
@@ -117,6 +150,28 @@ def tell_comparison(console: Console, comparison: Comparison) -> None:
     for change in comparison.changes:
         console.say(f"  {change}")
     console.say(f"{len(comparison.regressions)} of {len(comparison.changes)} figures got worse")
+
+
+def _sweep(size: str | None, batch: str | None) -> Sweep:
+    from ..benchmarks.sweep import Sweep
+
+    batches = _words(batch or "")
+    if not all(word.isdigit() and int(word) > 0 for word in batches):
+        raise UsageError(
+            "--batch is not a list of numbers", expected="for example 1,2,4", got=batch, hint="--batch 2,4"
+        )
+    return Sweep(tuple(size_of(word, "--size") for word in _words(size or "")), tuple(map(int, batches)))
+
+
+def _auto_target(size: str | None, fps: float | None, device: str | None) -> tuple[str, float] | None:
+    """The device and the rate that a size is proposed for; None unless ``size`` is ``auto``."""
+    if size == "auto":
+        if fps is None or device is None:
+            raise UsageError("--size auto wants a rate and a device", hint="--size auto --fps 15 --device agx-orin")
+        return device, fps
+    if fps is not None or device is not None:
+        raise UsageError("--fps and --device are for --size auto", got=size or "no --size", hint="--size auto")
+    return None
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
 from .._console import Console
 from ..engines.errors import UsageError
+from ..engines.frame_layout import size_of
+from ..export.base import DEFAULT_BASE
 from .options import (
     AsJson,
     CameraFrame,
@@ -19,10 +21,12 @@ from .options import (
     FrameFormat,
     OutputFormat,
     Quiet,
-    size_of,
     typed_command,
 )
 from .present import tell_export
+
+if TYPE_CHECKING:
+    from ..export.quantised import Target
 
 
 def main() -> None:
@@ -32,7 +36,7 @@ def main() -> None:
 
 def export(
     ckpt: Annotated[Path, typer.Option(help="The checkpoint: CycleGAN-Turbo or pix2pix-Turbo, .pkl.")],
-    base: Annotated[str, typer.Option(help="The base model: a diffusers folder or a hub id.")] = "stabilityai/sd-turbo",
+    base: Annotated[str, typer.Option(help="The base model: a diffusers folder or a hub id.")] = DEFAULT_BASE,
     prompt: Annotated[
         Optional[str], typer.Option(help="The caption it was trained with; known for released files.")
     ] = None,
@@ -46,7 +50,7 @@ def export(
         Optional[float], typer.Option(help="For --size auto: the size that --device is estimated to reach it at.")
     ] = None,
     device: Annotated[
-        Optional[str], typer.Option(metavar="NAME", help="For --size auto: agx-orin, rtx-4090, …")
+        Optional[str], typer.Option(metavar="NAME", help="For --size auto and mixed precisions: agx-orin, rtx-4090, …")
     ] = None,
     frame: CameraFrame = None,
     frame_format: FrameFormat = None,
@@ -54,7 +58,10 @@ def export(
     colour_matrix: ColourMatrix = None,
     colour_range: ColourRange = None,
     batch: Annotated[int, typer.Option(help="Frames per run.")] = 1,
-    precision: Annotated[Literal["fp32", "fp16"], typer.Option(help="What the graph computes in.")] = "fp16",
+    precision: Annotated[
+        Literal["fp32", "fp16", "int8", "fp8", "mixed:int8", "mixed:fp8", "int8-weights"],
+        typer.Option(help="What the graph computes in; the eight-bit ones beside FP16."),
+    ] = "fp16",
     strength: Annotated[
         Optional[float], typer.Option(metavar="R", help="0 to 1, stochastic checkpoints only; default 0.4.")
     ] = None,
@@ -78,6 +85,19 @@ def export(
     parity_frames: Annotated[
         Optional[int], typer.Option(help="Frames to hold against PyTorch; default 3, or 1 at full size.")
     ] = None,
+    calibrate: Annotated[
+        Optional[Path], typer.Option(metavar="DIR", help="Pictures to measure ranges on, up to 64 of them.")
+    ] = None,
+    calibration: Annotated[
+        Optional[Literal["max", "entropy", "percentile", "mse"]],
+        typer.Option(help="How ranges become eight bits' scales; default: the best for the format."),
+    ] = None,
+    min_psnr: Annotated[
+        Optional[float], typer.Option(metavar="DB", help="For mixed precisions: the bound to keep; default 35.")
+    ] = None,
+    fp16_margin: Annotated[
+        float, typer.Option(metavar="FACTOR", help="The room that those ranges must leave to FP16's 65,504.")
+    ] = 2.0,
     out: Annotated[Optional[Path], typer.Option(help="The bundle's folder; default: the checkpoint's name.")] = None,
     force: Force = False,
     as_json: AsJson = False,
@@ -96,14 +116,16 @@ def export(
         from ..export.recipe import ExportOptions
         from ..export.session import export_bundle
 
-        width, height = _sized(console, size, fps, device)
+        target_device = device if precision.startswith("mixed:") else None
+        width, height = _sized(console, size, fps, device if size == "auto" or target_device is None else None)
         options = ExportOptions(
             ckpt=ckpt, out=out, base=base, prompt=prompt, direction=direction, width=width, height=height, batch=batch,
             precision=precision, strength=strength, posterior=posterior, input_prep=input_prep, opset=opset,
             engine=engine, targets=tuple(target.split(",")), parity_frames=parity_frames, force=force,
             frame=None if frame is None else size_of(frame, "--frame"), frame_format=frame_format,
             output_format=output_format, colour_matrix=colour_matrix, colour_range=colour_range,
-            passes=_passes(passes), command=typed_command(),
+            passes=_passes(passes), calibrate=calibrate, fp16_margin=fp16_margin, method=calibration,
+            min_psnr=min_psnr, target=_target(target_device), command=typed_command(),
         )  # fmt: skip
         with console.progress() as show:
             report = export_bundle(options, telling(console, show))
@@ -127,6 +149,21 @@ def _sized(console: Console, size: str, fps: float | None, device: str | None) -
     proposed = auto_size(sd_turbo_costs(), devices[0], fps)
     console.note(f"size: {proposed.width}x{proposed.height}, {proposed.note}")
     return proposed.width, proposed.height
+
+
+def _target(device: str | None) -> Target | None:
+    """What a mixture of precisions is to be fast on: a device, by the roofline over a graph's cost table."""
+    if device is None:
+        return None
+    from ..benchmarks.devices import find
+    from ..benchmarks.predict import predict
+    from ..export.costs import counted
+    from ..export.quantised import Target
+
+    devices = find(device)
+    if len(devices) != 1:
+        raise UsageError("--device is to name one device", got=device, hint="--device agx-orin")
+    return Target(devices[0].name, lambda model: predict(counted(model.graph, Path("generator.onnx")), devices[0]).ms)
 
 
 def _passes(text: str) -> tuple[str, ...] | None:

@@ -33,16 +33,6 @@ ColourMatrix = Annotated[Optional[Literal["bt601", "bt709"]], typer.Option(help=
 ColourRange = Annotated[Optional[Literal["limited", "full"]], typer.Option(help="How YUV is meant; default limited.")]
 
 
-def size_of(text: str, option: str) -> tuple[int, int]:
-    """``WIDTHxHEIGHT`` in pixels. Raises UsageError that names ``option``."""
-    width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit()):
-        raise UsageError(
-            f"{option} is not WIDTHxHEIGHT", expected="for example 512x512", got=text, hint=f"{option} 512x512"
-        )
-    return int(width), int(height)
-
-
 def bytes_of(text: str) -> int:
     """``2G``, ``512M``, ``1.5GiB`` or plain bytes; the letters are powers of 1024, as trtexec has them."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)

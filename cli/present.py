@@ -41,6 +41,8 @@ def tell_picture(console: Console, outcome: PictureResult | PictureFailure) -> N
     if isinstance(outcome, PictureFailure):
         sys.stderr.write(f"error: {outcome.error}\n")
         return
+    if outcome.fault:
+        console.warn(f"{outcome.target} is a bad picture ({outcome.fault}): it broke in the network")
     if outcome.note:
         console.note(f"{outcome.source}: {outcome.note}")
     console.say(f"{outcome.source} -> {outcome.target}  ({outcome.translate_ms:,.0f} ms)")
@@ -50,6 +52,7 @@ def picture_data(result: PictureResult) -> dict[str, Any]:
     return {
         "input": str(result.source), "output": str(result.target), "decode_ms": round(result.decode_ms, 2),
         "translate_ms": round(result.translate_ms, 2), "encode_ms": round(result.encode_ms, 2),
+        "bad_frame": result.fault,
     }  # fmt: skip
 
 

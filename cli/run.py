@@ -9,6 +9,7 @@ import typer
 
 from .._console import Console
 from ..engines.errors import UsageError
+from ..export.base import DEFAULT_BASE
 from .options import AsJson, Debug, Force, Quiet
 from .present import picture_data, tell_picture
 from .stream_options import (
@@ -25,6 +26,7 @@ from .stream_options import (
     InputWidth,
     MaxFrames,
     NoSignal,
+    OnBadFrame,
     OutputBitrate,
     OutputCodec,
     PrintUnit,
@@ -36,6 +38,7 @@ from .stream_options import (
 if TYPE_CHECKING:
     from ..engines.base import Engine
     from ..engines.select import Choice
+    from ..runtime.pictures import PictureRequest
     from ..runtime.translator import Translator
 
 
@@ -78,7 +81,7 @@ def run(
         Literal["never", "auto"], typer.Option(help="'auto' builds the plan again if it does not fit this machine.")
     ] = "never",
     ckpt: Annotated[Optional[Path], typer.Option(help="The checkpoint, for --engine pytorch.")] = None,
-    base: Annotated[str, typer.Option(help="Its base model, for --engine pytorch.")] = "stabilityai/sd-turbo",
+    base: Annotated[str, typer.Option(help="Its base model, for --engine pytorch.")] = DEFAULT_BASE,
     seed: Annotated[int, typer.Option(help="Of the noise input, as torch.manual_seed.")] = 42,
     noise: Annotated[
         Optional[Path], typer.Option(metavar="F.npy", help="The noise input itself, float32 [1,4,H/8,W/8].")
@@ -99,6 +102,7 @@ def run(
     duration: Duration = None,
     skip_similar: SkipSimilar = None,
     no_signal: NoSignal = "card",
+    on_bad_frame: OnBadFrame = None,
     service: Service = False,
     token: Token = None,
     print_unit: PrintUnit = False,
@@ -118,6 +122,7 @@ def run(
     console = Console(as_json, quiet, debug)
     with console.reporting_errors():
         from ..runtime.options import StreamOptions
+        from ..runtime.pictures import PictureRequest
         from .stream import StreamWishes, are_pictures, print_unit_file, run_stream
 
         wanted = [*([output] if output else []), *(outputs or [])]
@@ -127,14 +132,15 @@ def run(
             output_bitrate=output_bitrate, headless=headless, buffer=buffer, max_frames=max_frames,
             duration_s=duration, backend=backend, force=force,
         )  # fmt: skip
-        wishes = StreamWishes(source, tuple(wanted), options, skip_similar, no_signal, service, token)
+        wishes = StreamWishes(source, tuple(wanted), options, skip_similar, no_signal, on_bad_frame, service, token)
         if print_unit:
             print_unit_file(console, bundle, wishes)
             return
         chosen = _chosen(console, bundle, engine, precision, rebuild, ckpt, base)
         translator = _translator(console, bundle, chosen, seed, noise)
         if are_pictures(wishes):
-            _run_pictures(console, translator, source, wanted[0] if wanted else None, force=force)
+            request = PictureRequest(source, wanted[0] if wanted else None, force, on_bad_frame or "error")
+            _run_pictures(console, translator, request)
         else:
             run_stream(console, translator, wishes)
 
@@ -185,10 +191,9 @@ def _translator(console: Console, bundle: Path, chosen: Engine | Choice, seed: i
     return translator
 
 
-def _run_pictures(console: Console, translator: Translator, source: str, output: str | None, *, force: bool) -> None:
-    from ..runtime.pictures import PictureRequest, plan_files, translate_files
+def _run_pictures(console: Console, translator: Translator, request: PictureRequest) -> None:
+    from ..runtime.pictures import plan_files, translate_files
 
-    request = PictureRequest(source, output, force)
     plan_files(request)
     with translator:
         summary = translate_files(translator, request, lambda outcome: tell_picture(console, outcome))

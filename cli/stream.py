@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .._console import Console
 from ..engines.errors import UsageError
+from ..runtime.guard import OnBadFrame
 from ..runtime.jobs import OUTPUT_MARK
 from ..runtime.options import StreamOptions
 from ..runtime.stream import NoSignal
@@ -31,6 +32,7 @@ class StreamWishes:
     options: StreamOptions
     similar: float | None
     no_signal: NoSignal
+    on_bad_frame: OnBadFrame | None
     service: bool
     token: str | None
 
@@ -39,7 +41,8 @@ def are_pictures(wishes: StreamWishes) -> bool:
     """Pictures to pictures, and nothing asked that a stream alone can do: each is a job of its own, which may fail."""
     ends = (parse_input(wishes.source), *map(parse_output, wishes.outputs))
     plain = replace(wishes.options, force=False) == StreamOptions() and wishes.similar is None
-    return all(uri.kind is Kind.PICTURES for uri in ends) and len(ends) <= 2 and plain and not wishes.service
+    plain = plain and wishes.on_bad_frame != "last" and not wishes.service
+    return all(uri.kind is Kind.PICTURES for uri in ends) and len(ends) <= 2 and plain
 
 
 def run_stream(console: Console, translator: Translator, wishes: StreamWishes) -> None:
@@ -48,12 +51,11 @@ def run_stream(console: Console, translator: Translator, wishes: StreamWishes) -
 
     request = _request(wishes)
     live = Live(translator, request)
-    is_live = parse_input(wishes.source).kind not in (Kind.PICTURES, Kind.VIDEO)
     try:
         with console.status() as show:
             live.run(console.note, lambda stats: show(_figures(stats)))
     except KeyboardInterrupt:
-        if not is_live:
+        if not live.is_live:
             raise
     finally:
         translator.close()
@@ -84,7 +86,7 @@ def _request(wishes: StreamWishes) -> LiveRequest:
     source = parse_input(wishes.source)
     outputs = wishes.outputs or (_default_output(source, service=wishes.service),)
     request = LiveRequest.of(wishes.source, outputs, wishes.options, wishes.token)
-    request = replace(request, similar=wishes.similar, no_signal=wishes.no_signal)
+    request = replace(request, similar=wishes.similar, no_signal=wishes.no_signal, on_bad_frame=wishes.on_bad_frame)
     return for_service(request, wishes.token) if wishes.service else request
 
 
@@ -103,6 +105,8 @@ def _figures(stats: StreamStats) -> str:
         parts.append(f"age {age.p50:.0f} ms")
     if dropped := stats.dropped.total():
         parts.append(f"{dropped:,} dropped")
+    if bad := stats.bad_frames.total():
+        parts.append(f"{bad:,} bad")
     if not stats.connected and stats.faults:
         parts.append("NO SIGNAL")
     return " · ".join(parts)
@@ -111,9 +115,10 @@ def _figures(stats: StreamStats) -> str:
 def _tell(console: Console, stats: StreamStats, outputs: tuple[Uri, ...]) -> None:
     summary = stats.summary()
     console.say(f"{stats.captured:,} frames captured, {stats.emitted:,} pictures to {', '.join(map(str, outputs))}")
-    for name in ("dropped", "faults"):
+    for name in ("dropped", "faults", "bad_frames"):
         if summary[name]:
-            console.say(f"  {name}: " + ", ".join(f"{reason} {count:,}" for reason, count in summary[name].items()))
+            counts = ", ".join(f"{reason} {count:,}" for reason, count in summary[name].items())
+            console.say(f"  {name.replace('_', ' ')}: {counts}")
     if stats.reconnects:
         console.say(f"  the source came back {stats.reconnects:,} times")
     for name, timing in summary["ms"].items():

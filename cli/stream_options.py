@@ -43,6 +43,14 @@ NoSignal = Annotated[
     Literal["card", "last", "nothing"],
     typer.Option(help="What to show while a camera is away.", rich_help_panel=_LOOP),
 ]
+OnBadFrame = Annotated[
+    Optional[Literal["error", "pass", "last"]],
+    typer.Option(
+        help="A picture that broke in the network: end with an error, pass it on, or show the last good one; default: "
+        "last for a camera, else error.",
+        rich_help_panel=_LOOP,
+    ),
+]
 Service = Annotated[
     bool,
     typer.Option("--service", help="For systemd: metrics, health, patience.", rich_help_panel=_SERVICE),

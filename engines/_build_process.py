@@ -58,8 +58,8 @@ class Watch:
             self.failed = message
 
 
-def run(command: list[str], log: IO[bytes], watch: Watch) -> int:
-    """Run the builder's process to its end, or to ours; returns its exit code."""
+def run(command: list[str], log: IO[bytes], hear: Callable[[str], None]) -> int:
+    """Run the builder's process to its end, or to ours; returns its exit code. ``hear`` is given each line it says."""
     try:
         # A session of its own: a terminal's Ctrl-C reaches us alone, and we end the builder, which could not itself.
         process = subprocess.Popen(  # noqa: S603 - our own module, and a list: no shell reads the paths
@@ -78,7 +78,7 @@ def run(command: list[str], log: IO[bytes], watch: Watch) -> int:
     with output:
         try:
             for line in output:
-                watch.hear(line)
+                hear(line)
             return process.wait()
         finally:
             _end(process)

@@ -134,7 +134,7 @@ def build_plan(request: BuildRequest, on_progress: Callable[[BuildProgress], Non
         log = stack.enter_context(_failed_log(plan.parent / FAILED_LOG))
         job = replace(_job(request), plan=temporary, new_timing_cache=cache)
         words = [word for pair in flags(job) for word in pair]
-        code = run([sys.executable, "-m", _WORKER, *words], log, watch)
+        code = run([sys.executable, "-m", _WORKER, *words], log, watch.hear)
         if watch.built is None:
             names = {str(temporary): str(plan), str(cache): str(request.timing_cache)}
             raise failure(watch, code, plan.parent / FAILED_LOG, names, size_of(request.onnx))

@@ -15,7 +15,8 @@
     ├── MissingComponentError    4  a package, driver, GPU or download that is not there
     ├── GateError                5  the result is not what the reference computes
     │   ├── ParityError             too far from the PyTorch reference
-    │   └── RangeError              a tensor does not fit FP16
+    │   ├── RangeError              a tensor does not fit FP16
+    │   └── BadFrameError           an engine's picture is of one colour: it broke in the network
     └── DeviceError              6  a disk, GPU or builder that failed
         ├── BuildError              the engine builder's child process failed
         ├── SourceError             a camera or stream failed or went away; it may come back
@@ -98,6 +99,10 @@ class ParityError(GateError):
 
 
 class RangeError(GateError):
+    pass
+
+
+class BadFrameError(GateError):
     pass
 
 

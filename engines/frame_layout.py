@@ -15,6 +15,16 @@ _LARGEST = 8192
 _CHROMA_BLOCKS = {"nv12": (2, 2), "yuyv": (2, 1)}
 
 
+def size_of(text: str, option: str) -> tuple[int, int]:
+    """``WIDTHxHEIGHT`` in pixels. Raises UsageError that names ``option``."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise UsageError(
+            f"{option} is not WIDTHxHEIGHT", expected="for example 512x512", got=text, hint=f"{option} 512x512"
+        )
+    return int(width), int(height)
+
+
 def tensor_shape(kind: str, width: int, height: int) -> tuple[int, ...]:
     """The shape of one frame of ``kind``, without the batch axis; sizes in pixels.
 

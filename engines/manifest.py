@@ -17,7 +17,7 @@ FRAME, IMAGE, NOISE, POSTERIOR_NOISE = "frame", "image", "noise", "posterior_noi
 LATENT_CHANNELS = 4
 
 InputPrep = Literal["raw", "canny", "sketch"]
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "int8", "fp8", "mixed:int8", "mixed:fp8", "int8-weights"]
 Posterior = Literal["mean", "sample"]
 FrameFormat = Literal["rgb", "bgr", "rgba", "nv12", "yuyv"]
 ColourMatrix = Literal["bt601", "bt709"]
@@ -102,8 +102,41 @@ class RangeEntry:
 
 
 @dataclass(frozen=True)
+class Repair:
+    """Something that FP16 did not hold, and what was done about it.
+
+    ``tensor`` is a tensor or weight of the unrepaired graph. ``problem`` says in which way it did not fit, and in which
+    units ``reached`` and ``limit`` are: ``overflow`` (its largest magnitude), ``subnormal`` (its root mean square,
+    below the limit), ``accuracy`` (the relative change of the Softmax that takes it).
+
+    ``kind`` is ``rescale``, where it was multiplied by 2^``exponent`` and the weights and epsilons around it by what
+    takes that back, or ``island``, where ``nodes`` compute in FP32 instead. ``nodes`` of a rescale are those whose
+    weights or epsilon changed. At most 64 nodes are named; ``node_count`` is how many there are. ``bytes``: what the
+    island moves more for each run, activations and weights. ``time_share``: those bytes as a part of all that the graph
+    moves, which is how much longer a run takes where memory is the limit and nothing is fused.
+    """
+
+    kind: str
+    problem: str
+    tensor: str
+    stage: str
+    reached: float
+    limit: float
+    exponent: int
+    nodes: tuple[str, ...]
+    node_count: int
+    bytes: int
+    time_share: float
+
+
+@dataclass(frozen=True)
 class RangeLedger:
-    """The final graph run as an FP32 shadow. ``limit`` is FP16's largest number, 65,504."""
+    """The final graph run as an FP32 shadow. ``limit`` is FP16's largest number, 65,504.
+
+    ``margin``: the room that tensors must leave, 2 for half of the limit; 1 in bundles that were made without one.
+    ``source`` says what the frames were, ``by_stage`` holds up to five of the hottest of each stage. ``warnings`` are
+    tensors that stay outside what was asked for. ``repairs`` say what was changed before these figures were taken.
+    """
 
     limit: float
     frames: int
@@ -111,6 +144,54 @@ class RangeLedger:
     weights: int
     hottest: tuple[RangeEntry, ...]
     warnings: tuple[RangeEntry, ...]
+    margin: float = 1.0
+    source: str = ""
+    by_stage: tuple[RangeEntry, ...] = ()
+    repairs: tuple[Repair, ...] = ()
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of the generator by itself: PSNR in dB of the picture when it alone is quantised, and what that saves.
+
+    A PSNR of None says that nothing departs.
+    """
+
+    name: str
+    psnr_db: float | None
+    saved_ms: float
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A set of quantised blocks on the Pareto front: predicted milliseconds and PSNR, and what was measured of it."""
+
+    blocks: tuple[str, ...]
+    ms: float
+    predicted_db: float | None
+    measured_db: float | None
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """What computes on eight bits: ``products`` of ``of`` convolutions and matrix products, with ``conv_share`` of the
+    convolutions' arithmetic (0 to 1). ``frames`` and ``source`` are those of the calibration; none for weights alone.
+
+    ``front`` and ``sensitivity`` are of a search for mixed precision, on ``device``'s roofline; ``min_psnr_db`` its
+    bound, against the FP16 picture.
+    """
+
+    products: int
+    of: int
+    conv_share: float
+    frames: int
+    source: str
+    method: str
+    blocks: tuple[str, ...]
+    device: str = ""
+    min_psnr_db: float | None = None
+    front: tuple[Mixture, ...] = ()
+    sensitivity: tuple[Block, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -179,6 +260,7 @@ class Manifest:
     frame_layout: FrameLayout | None = None
     parity: Parity | None = None
     range_ledger: RangeLedger | None = None
+    quantisation: Quantisation | None = None
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:

@@ -48,13 +48,15 @@ class OnnxRuntimeOptions:
     The rest is for the CPU. ``threads``: None takes every core. The others trade memory for time; all off is leanest.
     ``arena`` keeps freed memory for the next run. ``prepack`` rearranges weights for faster kernels and thereby holds
     a second copy of them, which at full size is gigabytes. ``optimise`` rewrites the graph, which folds casts of
-    weights into wider weights.
+    weights into wider weights. ``quantised_kernels`` lets it multiply INT8 where the graph has scales; of FP8, which
+    it has no kernels for, it makes nodes that it then cannot load (1.31), so that must be off.
     """
 
     threads: int | None = None
     arena: bool = True
     prepack: bool = True
     optimise: bool = True
+    quantised_kernels: bool = True
     device: str = "cpu"
     cuda_graph: bool = True
     binding: bool = False
@@ -186,6 +188,8 @@ def _session_options(runtime: Any, options: OnnxRuntimeOptions) -> Any:
         # In the order the graph is written, where the default order would leave side branches (probes) to the end and
         # keep every tensor they read until then.
         session_options.execution_order = runtime.ExecutionOrder.PRIORITY_BASED
+    if not options.quantised_kernels:
+        session_options.add_session_config_entry("session.disable_quant_qdq", "1")
     if options.threads is not None:
         session_options.intra_op_num_threads = options.threads
     if not options.prepack:

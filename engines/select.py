@@ -92,7 +92,8 @@ def open_engine(choice: Choice) -> Engine:
     from .onnxruntime import OnnxRuntimeEngine, OnnxRuntimeOptions
 
     device = "cuda" if choice.backend == ONNXRUNTIME_CUDA else "cpu"
-    return OnnxRuntimeEngine(bundle.onnx(), options=OnnxRuntimeOptions(device=device))
+    fp8 = "fp8" in bundle.manifest.model.precision
+    return OnnxRuntimeEngine(bundle.onnx(), options=OnnxRuntimeOptions(device=device, quantised_kernels=not fp8))
 
 
 def engine_of_plan(backend: str, plan: Path, precision: str | None = None) -> Engine:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 # A Reshape and its like give new names to the same bytes.
 _VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
+# Parts of the kernels before and behind them ("Q/DQ fusion" in NVIDIA's TensorRT documentation, "Working with Quantized
+# Types"): they move nothing themselves, and a product reads the eight bits.
+_QUANTISE, _DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
 # These read no more than they write.
 _PARTS = frozenset({"Slice", "Gather", "GatherElements", "GatherND", "Split"})
 _KINDS = {
@@ -80,10 +83,11 @@ def cost_table(onnx: Path) -> Costs:
     except Exception as error:
         # onnx-ir passes on what protobuf, the file system and its own checks raise; they share no class.
         raise BundleError(f"cannot read the graph {onnx}: {error}", hint=_HINT) from error
-    return _counted(graph, onnx)
+    return counted(graph, onnx)
 
 
-def _counted(graph: ir.Graph, onnx: Path) -> Costs:
+def counted(graph: ir.Graph, onnx: Path) -> Costs:
+    """The table of a graph in memory; ``onnx`` is the name that errors give it. Raises BundleError."""
     batch, _, height, width = _planes(graph, onnx)
     growth = _Growths(graph)
     counts: Counter[Work] = Counter()
@@ -152,9 +156,9 @@ def _work(node: ir.Node, growth: _Growths) -> Work:
     stage = stage_of(node.name)
     if stage not in STAGES:
         raise BundleError(f"the node {node.name} belongs to no stage", expected=", ".join(STAGES), got=stage or "none")
-    values = list(dict.fromkeys(value for value in node.inputs if value is not None))
+    values = list(dict.fromkeys(_stored(value) for value in node.inputs if value is not None))
     written = _sum(growth.bytes(value) for value in node.outputs)
-    if node.op_type in _VIEWS:
+    if node.op_type in _VIEWS or node.op_type in (_QUANTISE, _DEQUANTISE):
         values, written = [], Growth()
     read = _sum(growth.bytes(value) for value in values if not growth.constant(value))
     if node.op_type in _PARTS:
@@ -164,6 +168,13 @@ def _work(node: ir.Node, growth: _Growths) -> Work:
         flops=_grown(operations(node), growth.operations(node)), read=read, written=written,
         weights=sum(_bytes(value) for value in values if growth.constant(value)),
     )  # fmt: skip
+
+
+def _stored(value: ir.Value) -> ir.Value:
+    """What a kernel reads where the graph says a dequantised value: the eight bits it was dequantised from."""
+    producer = value.producer()
+    stored = producer.inputs[0] if producer is not None and producer.op_type == _DEQUANTISE else None
+    return value if stored is None else stored
 
 
 def operations(node: ir.Node) -> int:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engines.bundle import Bundle
-from ..engines.costs import COSTS, by_stage, read_costs
-from ..engines.errors import EdgeTurboError, InputError
-from ..engines.manifest import EngineEntry, FrameLayout, Manifest
+from ..engines.costs import COSTS, Share, by_kind, by_stage, most_expensive, read_costs
+from ..engines.errors import EdgeTurboError, InputError, UsageError
+from ..engines.manifest import EngineEntry, FrameLayout, Manifest, RangeLedger, Repair
 from ..engines.select import choose, plan_problem
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def _of_bundle(bundle: Bundle, path: Path) -> dict[str, Any]:
         "outputs": [str(spec) for spec in manifest.outputs],
         "parity": _parity(manifest),
         "ranges": _ranges(manifest),
-        "costs a frame": _costs(bundle),
+        **_costs(bundle),
         "plans": _plans(bundle),
         "files": [f"{name}  {entry.bytes:,} bytes" for name, entry in manifest.files.items()],
         "problems with its files": _problems(bundle),
@@ -92,22 +92,84 @@ def _ranges(manifest: Manifest) -> dict[str, Any]:
     if ledger is None:
         return {"ledger": "none: not an FP16 graph"}
     return {
-        "checked": f"{ledger.tensors} tensors and {ledger.weights} weights over {ledger.frames} frames",
-        "limit": f"{ledger.limit:,.0f}",
+        "checked": _checked(ledger),
+        "limit": f"{ledger.limit:,.0f}, to be left free by a factor of {ledger.margin:g}",
         "hottest": [f"{entry.largest:,.1f}  {entry.tensor}" for entry in ledger.hottest[:5]],
-        "above half of the limit": [f"{entry.largest:,.1f}  {entry.tensor}" for entry in ledger.warnings],
+        "warnings": [f"{entry.largest:,.1f}  {entry.tensor}" for entry in ledger.warnings],
+        "repairs": [told(repair) for repair in ledger.repairs],
     }
 
 
-def _costs(bundle: Bundle) -> list[str]:
-    """Arithmetic and bytes by stage; engines fuse, so what is really moved is less."""
+def describe_ranges(path: Path) -> dict[str, Any]:
+    """What ``turbo-inspect --ranges`` says: the hottest tensors of an FP16 bundle by stage, and what was repaired.
+
+    Raises InputError for what is no bundle, UsageError for one without a ledger.
+    """
+    ledger = Bundle.open(path).manifest.range_ledger
+    if ledger is None:
+        raise UsageError(f"{path} has no range ledger: its graph is not FP16", hint="turbo-export --precision fp16")
+    entries = ledger.by_stage or ledger.hottest
+    return {
+        "bundle": str(path),
+        "checked": _checked(ledger),
+        "limit": ledger.limit,
+        "margin": ledger.margin,
+        "stages": {
+            stage: [
+                f"{entry.largest:,.1f}  room {_headroom(entry.largest, ledger.limit)}  {entry.tensor}"
+                for entry in entries
+                if entry.stage == stage
+            ]
+            for stage in dict.fromkeys(entry.stage for entry in entries)
+        },
+        "warnings": [f"{entry.largest:,.1f}  {entry.tensor}" for entry in ledger.warnings],
+        "repairs": [told(repair) for repair in ledger.repairs],
+    }
+
+
+def told(repair: Repair) -> str:
+    """A repair in one line: what did not fit, and what was done about it, at which cost."""
+    figures = f"{_figure(repair.reached)} where {_figure(repair.limit)} is the limit"
+    reason = f"{repair.tensor}: {repair.problem}, {figures}"
+    if repair.kind == "rescale":
+        return f"{reason}; times 2^{repair.exponent}, taken back by {repair.node_count} nodes around it, at no cost"
+    cost = f"{repair.bytes / 1e6:,.1f} MB more moved, {repair.time_share:.1%} of the time where memory is the limit"
+    return f"{reason}; {repair.node_count} nodes compute in FP32 ({cost})"
+
+
+def _checked(ledger: RangeLedger) -> str:
+    frames = f"{ledger.frames} frames" + (f" ({ledger.source})" if ledger.source else "")
+    return f"{ledger.tensors} tensors and {ledger.weights} weights over {frames}"
+
+
+def _headroom(largest: float, limit: float) -> str:
+    return f"{_figure(limit / largest)}x" if largest else "all"
+
+
+def _figure(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def _costs(bundle: Bundle) -> dict[str, Any]:
+    """Arithmetic and bytes by stage and kind, and the operators with most; engines fuse: what is really moved is less.
+
+    A run is of as many frames as the batch has. Operators that cost the same are one line, after the first of them.
+    """
     if COSTS not in bundle.manifest.files:
-        return []
-    return [
+        return {"costs a run": []}
+    costs = read_costs(bundle.verified(COSTS))
+    return {
+        "costs a run": [_share(share) for share in by_stage(costs)],
+        "costs by kind": [_share(share) for share in by_kind(costs)],
+        "most expensive operators": [f"{share.nodes} x {_share(share)}" for share in most_expensive(costs)],
+    }
+
+
+def _share(share: Share) -> str:
+    return (
         f"{share.name}: {share.flops / 1e9:,.1f} GFLOP, {share.moved / 1e6:,.1f} MB moved, "
         f"{share.weights / 1e6:,.1f} MB of weights"
-        for share in by_stage(read_costs(bundle.verified(COSTS)))
-    ]
+    )
 
 
 def _plans(bundle: Bundle) -> dict[str, Any]:

@@ -239,13 +239,18 @@ def _scatter(_: ir.Model, node: ir.Node) -> None:
         raise _refusal(node, "reductions min and max came with opset 18")
 
 
+def _quantised(_: ir.Model, node: ir.Node) -> None:
+    raise _refusal(node, "its scale is in FP16, and quantised generators need TensorRT 10")
+
+
 def _without_saturate(_: ir.Model, node: ir.Node) -> None:
     node.attributes.pop("saturate", None)  # concerns float8 alone
 
 
 _CHANGES: dict[str, Callable[[ir.Model, ir.Node], None]] = {
     **{f"Reduce{what}": _reduction for what in _REDUCTIONS},
-    **dict.fromkeys(("Cast", "QuantizeLinear", "DequantizeLinear"), _without_saturate),
+    "Cast": _without_saturate,
+    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), _quantised),
     **dict.fromkeys(("ScatterElements", "ScatterND"), _scatter),
     "GridSample": _grid_sample,
     "Pad": _pad,

@@ -25,10 +25,13 @@ from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.released import RELEASED, Released, released
 from .native import Border
 from .plans import DEFAULT_RTX_TARGETS
+from .quantised import Target, refuse_quantisation
+from .ranges import DEFAULT_MARGIN
 from .trace import DEFAULT_OPSET, OPSETS, GraphShape
 
 ExportEngine = Literal["auto", "onnx", "tensorrt", "tensorrt-rtx", "openvino"]
 
+_LARGEST_MARGIN = 256.0  # beyond it a tensor of ordinary size would count as too large
 DEFAULT_STRENGTH = 0.4  # --gamma of the published inference_paired.py
 # What the Linux kernel's videodev2.h takes a camera to mean that says nothing else (V4L2_MAP_YCBCR_ENC_DEFAULT and
 # V4L2_MAP_QUANTIZATION_DEFAULT): webcams report the colour space sRGB, whose Y'CbCr is then BT.601, limited range.
@@ -48,6 +51,11 @@ class ExportOptions:
     gives back in ``output_format`` (the same); ``colour_matrix`` (bt601) and ``colour_range`` (limited) say how their
     YUV is meant. ``passes`` names further passes over the graph (``passes/choice.py``);
     None takes those that were measured to help what runs it.
+
+    ``calibrate``: a folder of pictures to measure ranges on, FP16's and those of eight bits; None takes the bundled
+    ones. ``fp16_margin``, at least 1, is the room they must leave: the factor between the largest magnitude measured
+    and FP16's 65,504. ``method`` makes eight bits' scales of them (None: the best for the format). A mixture
+    (``mixed:int8``, ``mixed:fp8``) is the fastest on ``target`` that keeps ``min_psnr`` dB (None: 35).
     """
 
     ckpt: Path
@@ -74,6 +82,11 @@ class ExportOptions:
     colour_matrix: ColourMatrix | None = None
     colour_range: ColourRange | None = None
     passes: tuple[str, ...] | None = None
+    calibrate: Path | None = None
+    fp16_margin: float = DEFAULT_MARGIN
+    method: str | None = None
+    min_psnr: float | None = None
+    target: Target | None = None
 
     @property
     def folder(self) -> Path:
@@ -127,10 +140,25 @@ def refuse_impossible(options: ExportOptions) -> None:
         from .passes.choice import refuse_unknown_passes
 
         refuse_unknown_passes(options.passes)
+    _refuse_ranges(options)
+    refuse_quantisation(options)
     if options.parity_frames is not None and options.parity_frames < 1:
         raise UsageError("--parity-frames must be at least 1: no bundle is written unchecked", hint="--parity-frames 1")
     if options.strength is not None and not 0.0 <= options.strength <= 1.0:
         raise UsageError(f"--strength {options.strength} does not work", expected="0 to 1", hint="--strength 0.4")
+
+
+def _refuse_ranges(options: ExportOptions) -> None:
+    if not 1.0 <= options.fp16_margin <= _LARGEST_MARGIN:
+        raise UsageError(
+            f"--fp16-margin {options.fp16_margin:g} does not work",
+            expected=f"1 (no room) to {_LARGEST_MARGIN:g}",
+            hint=f"--fp16-margin {DEFAULT_MARGIN:g}",
+        )
+    if options.calibrate is not None and options.precision == "fp32":
+        raise UsageError(
+            "--calibrate measures what FP16 has to hold, and this bundle is to be FP32", hint="leave --calibrate out"
+        )
 
 
 def recipe_for(options: ExportOptions, checkpoint: Checkpoint) -> Recipe:

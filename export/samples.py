@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,12 +44,21 @@ def samples(shape: GraphShape, input_prep: InputPrep, count: int) -> tuple[Sampl
     A camera's frames are made on the host from pictures, and what the network is shown is made of them on the host,
     too. The second of them is smooth, so that a pair of goldens fits its limit whatever the frame's size.
     """
-    noises = drawn_noises(shape.inputs, DEFAULT_SEED)
     if shape.layout is not None:
         pictures = (_smooth() if i == 1 else _picture(i - (i > 1)) for i in range(count))
-        return tuple(_native(picture, shape, shape.layout, input_prep, noises) for picture in pictures)
-    frames = (prepare(_picture(i), shape.width, shape.height, input_prep) for i in range(count))
-    return tuple(Sample(frame, noises) for frame in frames)
+    else:
+        pictures = (_picture(i) for i in range(count))
+    return tuple(sampled(pictures, shape, input_prep))
+
+
+def sampled(pictures: Iterable[NDArray[np.uint8]], shape: GraphShape, input_prep: InputPrep) -> Iterator[Sample]:
+    """Pictures, uint8 [H, W, 3] RGB of any size, as a graph of ``shape`` takes them, one by one; the same noises."""
+    noises = drawn_noises(shape.inputs, DEFAULT_SEED)
+    for picture in pictures:
+        if shape.layout is None:
+            yield Sample(prepare(picture, shape.width, shape.height, input_prep), noises)
+        else:
+            yield _native(picture, shape, shape.layout, input_prep, noises)
 
 
 def _native(
@@ -64,17 +75,15 @@ def _native(
     return Sample(frame, noises, shown)
 
 
-def batches(taken: tuple[Sample, ...], inputs: tuple[TensorSpec, ...]) -> list[dict[str, NDArray[np.generic]]]:
-    """Feeds of the graph's batch size, the last one filled up with its last sample."""
-    size = inputs[0].shape[0]
-    feeds = []
-    for start in range(0, len(taken), size):
-        chunk = [taken[min(i, len(taken) - 1)] for i in range(start, start + size)]
+def batches(taken: Iterable[Sample], inputs: tuple[TensorSpec, ...]) -> Iterator[dict[str, NDArray[np.generic]]]:
+    """Feeds of the graph's batch size, one at a time, the last one filled up with its last sample."""
+    size, samples_left = inputs[0].shape[0], iter(taken)
+    while chunk := list(islice(samples_left, size)):
+        chunk += [chunk[-1]] * (size - len(chunk))
         feed: dict[str, NDArray[np.generic]] = {FRAME: np.stack([sample.frame for sample in chunk])}
         for name in chunk[0].noises:
             feed[name] = np.concatenate([sample.noises[name] for sample in chunk])
-        feeds.append(feed)
-    return feeds
+        yield feed
 
 
 def _picture(index: int) -> NDArray[np.uint8]:

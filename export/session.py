@@ -17,19 +17,23 @@ from ..engines.bundle import GOLDENS, ONNX, ONNX_DATA, Bundle, refuse_existing, 
 from ..engines.costs import COSTS
 from ..engines.errors import MissingComponentError
 from ..engines.files import sha256_of
-from ..engines.manifest import Manifest, Parity, Provenance, RangeLedger
+from ..engines.manifest import Manifest, Parity, Provenance, Quantisation
 from ..engines.select import ONNXRUNTIME, TENSORRT_RTX
 from .costs import write_costs
+from .describe import told
 from .events import Event
 from .plans import BuildOptions, add_plan, gpu_backend_here, require_builder
 from .recipe import ExportOptions, Recipe, recipe_for, refuse_impossible
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from .base import BaseModel
     from .checkpoints import Checkpoint
+    from .repair import Outcome
     from .samples import Sample
     from .verify import ReferenceOutputs
 
@@ -88,9 +92,11 @@ class _Session:
         self._settle_passes(backend)
         prepared = self._prepare()
         with staging(self.options.folder, force=self.options.force) as staged:
-            islands = self._write_onnx(prepared, staged.root)
-            ledger, parity = self._check(prepared, staged.root / ONNX)
-            manifest = self._manifest(prepared, islands, parity, ledger)
+            islands, originals = self._write_onnx(prepared, staged.root)
+            held = self._hold_ranges(prepared.recipe, staged.root / ONNX, originals)
+            quantisation = self._quantise(prepared.recipe, staged.root / ONNX)
+            parity = self._check(prepared, staged.root / ONNX)
+            manifest = replace(self._manifest(prepared, islands, parity, held), quantisation=quantisation)
             del prepared
             with self._stage("seal"):
                 write_costs(staged.root / ONNX, staged.root / COSTS)
@@ -153,8 +159,8 @@ class _Session:
             embedding = encode_prompt(base, recipe.prompt)
         return _Prepared(recipe, checkpoint, base, embedding)
 
-    def _write_onnx(self, prepared: _Prepared, root: Path) -> tuple[str, ...]:
-        """Write the ONNX files into ``root``; return the names of the nodes that stay in FP32."""
+    def _write_onnx(self, prepared: _Prepared, root: Path) -> tuple[tuple[str, ...], dict[str, NDArray[np.float32]]]:
+        """Write the ONNX files into ``root``; return the names of the nodes that stay in FP32, and what FP16 lost."""
         import onnx_ir as ir
 
         from .passes.choice import chosen_passes
@@ -163,10 +169,12 @@ class _Session:
         from .passes.specialise import Specialise, release
         from .passes.stage_names import StageNames
         from .precision import is_island
+        from .ranges import lossy_weights
         from .trace import UNQUANTISED
 
         model = self._trace(prepared)
         half = Half(is_island)
+        originals: dict[str, NDArray[np.float32]] = {}
         with self._stage("specialise"):
             Specialise()(model)
             for step in chosen_passes(self.options.passes or ()):
@@ -176,13 +184,14 @@ class _Session:
             StageNames(frozenset({UNQUANTISED}))(model)
             # It was an output so that it got its name and type; it is none of the generator's.
             model.graph.outputs.pop()
-            if self.options.precision == "fp16":
+            if self.options.precision != "fp32":
+                originals = lossy_weights(model)
                 half(model)
         with self._stage("save ONNX"):
             ir.save(model, root / ONNX, external_data=ONNX_DATA)
         release(model)
         give_memory_back()
-        return tuple(half.islands)
+        return tuple(half.islands), originals
 
     def _trace(self, prepared: _Prepared) -> ir.Model:
         from .assemble import assemble
@@ -193,14 +202,50 @@ class _Session:
         with self._stage("trace"):
             return onnx_from_generator(generator, prepared.recipe.shape, self.options.opset)
 
-    def _check(self, prepared: _Prepared, onnx: Path) -> tuple[RangeLedger | None, Parity]:
+    def _hold_ranges(self, recipe: Recipe, onnx: Path, originals: dict[str, NDArray[np.float32]]) -> Outcome | None:
+        """Measure what FP16 has to hold, and repair the graph in ``onnx`` where it does not; None in FP32."""
+        from .calibration import calibration
+        from .repair import Request, hold_ranges
+
+        if self.options.precision == "fp32":
+            return None
+        full_size = _is_full_size(onnx)
+        frames = calibration(recipe.shape, recipe.input_prep, self.options.calibrate, full_size=full_size)
+        self._note(f"ranges: {len(frames.names)} frames, {frames.source}")
+        with self._stage("range ledger"):
+            held = hold_ranges(onnx, Request(frames.frames, frames.source, self.options.fp16_margin, originals))
+        for repair in held.ledger.repairs:
+            self._note(f"FP16 repair: {told(repair)}")
+        give_memory_back()
+        return held
+
+    def _quantise(self, recipe: Recipe, onnx: Path) -> Quantisation | None:
+        """Put the products on eight bits that ``--precision`` asks for; None where it asks for none."""
+        from .calibration import photographs
+        from .quantise.apply import QUANTISATIONS
+        from .quantised import quantise
+
+        if self.options.precision not in QUANTISATIONS:
+            return None
+        frames = photographs(recipe.shape, recipe.input_prep, self.options.calibrate)
+        if self.options.calibrate is None and self.options.precision != "int8-weights":
+            self._warn(f"eight bits' scales are those of {frames.source}: --calibrate DIR takes your camera's pictures")
+        with self._stage("quantise"):
+            done = quantise(onnx, self.options, frames, recipe.shape.inputs)
+        self._note(
+            f"{self.options.precision}: {done.products} of {done.of} products, "
+            f"{done.conv_share:.1%} of the convolutions' arithmetic"
+        )
+        give_memory_back()
+        return done
+
+    def _check(self, prepared: _Prepared, onnx: Path) -> Parity:
         from .samples import samples
         from .verify import bundle_outputs, compare, refuse_departure
 
         recipe = prepared.recipe
-        count = self._parity_frames(onnx)
+        count = self.options.parity_frames or (_PARITY_FRAMES_FULL_SIZE if _is_full_size(onnx) else _PARITY_FRAMES)
         taken = samples(recipe.shape, recipe.input_prep, max(count, _GOLDEN_PAIRS))
-        ledger = self._ledger(onnx, taken[:count]) if self.options.precision == "fp16" else None
         with self._stage("PyTorch reference"):
             reference = _reference_outputs(prepared, taken[:count])
         with self._stage("parity"):
@@ -209,20 +254,7 @@ class _Session:
             if warning := refuse_departure(parity, self.options.precision):
                 self._warn(warning)
             _write_goldens(onnx.parent / GOLDENS, taken, list(outputs.images))
-        return ledger, parity
-
-    def _parity_frames(self, onnx: Path) -> int:
-        full_size = onnx.with_name(ONNX_DATA).stat().st_size > _FULL_SIZE_BYTES
-        return self.options.parity_frames or (_PARITY_FRAMES_FULL_SIZE if full_size else _PARITY_FRAMES)
-
-    def _ledger(self, onnx: Path, taken: tuple[Sample, ...]) -> RangeLedger:
-        from .ranges import range_ledger
-
-        with self._stage("range ledger"):
-            ledger = range_ledger(onnx, taken)
-        for entry in ledger.warnings:
-            self._warn(f"{entry.tensor} reaches {entry.largest:,.0f}, more than half of FP16's {ledger.limit:,.0f}")
-        return ledger
+        return parity
 
     def _build(self, backend: str, bundle: Bundle) -> None:
         give_memory_back()
@@ -236,7 +268,7 @@ class _Session:
         self.emit(event)
 
     def _manifest(
-        self, prepared: _Prepared, islands: tuple[str, ...], parity: Parity, ledger: RangeLedger | None
+        self, prepared: _Prepared, islands: tuple[str, ...], parity: Parity, held: Outcome | None
     ) -> Manifest:
         recipe = prepared.recipe
         return Manifest(
@@ -247,10 +279,14 @@ class _Session:
             outputs=recipe.shape.outputs,
             frame_layout=recipe.shape.layout,
             provenance=_provenance(prepared),
-            fp32_islands=islands,
+            fp32_islands=islands + (held.islands if held else ()),
             parity=parity,
-            range_ledger=ledger,
+            range_ledger=held.ledger if held else None,
         )
+
+
+def _is_full_size(onnx: Path) -> bool:
+    return onnx.with_name(ONNX_DATA).stat().st_size > _FULL_SIZE_BYTES
 
 
 def give_memory_back() -> None:

@@ -97,11 +97,14 @@ class Emission:
     """A translated frame on its way out: ``image`` is uint8 RGB ``[H, W, 3]``; ``frame`` is what it was made from.
 
     ``repeated`` says that ``image`` is the last picture again, or the NO SIGNAL card, because nothing newer exists.
+    ``stands_in`` says that it is the last good picture in the place of the bad one that came of ``frame``
+    (``guard.py``): for a sink a picture like any other, with the frame's own time and number.
     """
 
     image: NDArray[np.uint8]
     frame: Frame
     repeated: bool = False
+    stands_in: bool = False
 
 
 class FrameSink(ABC):

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..engines.errors import SourceError, UsageError
 from .allocator import keep_freed_frames
+from .guard import OnBadFrame
 from .image import frame_note
 from .options import StreamOptions
 from .persistent import PersistentSource
@@ -42,7 +43,9 @@ class LiveRequest:
     """``service``: under systemd or its like: metrics are served, and a source that is not there yet is waited for.
 
     ``address``: of the page and the metrics; None takes port 8080 of this machine alone, if a page is wanted.
-    ``similar`` and ``no_signal`` are as in ``LoopOptions``.
+    ``similar`` and ``no_signal`` are as in ``LoopOptions``, and so is ``on_bad_frame``, whose None is ``last`` for a
+    live source, which must neither end nor go black while nobody looks, and ``error`` for any other, where somebody
+    waits for the result and can run it again. The translator's own ``on_bad_frame`` means nothing here.
     """
 
     source: Uri
@@ -52,6 +55,7 @@ class LiveRequest:
     address: WebAddress | None = None
     similar: float | None = None
     no_signal: NoSignal = "card"
+    on_bad_frame: OnBadFrame | None = None
 
     @classmethod
     def of(cls, source: str, outputs: Sequence[str], options: StreamOptions, token: str | None = None) -> LiveRequest:
@@ -65,11 +69,15 @@ class LiveRequest:
 
 
 class Live:
-    """A stream of ``request`` through ``translator``. Make it, ``run`` it once; ``stats`` may be read all the while."""
+    """A stream of ``request`` through ``translator``. Make it, ``run`` it once; ``stats`` may be read all the while.
+
+    ``is_live``: whether the source has no end of its own; of a URL that is known only once it is open.
+    """
 
     def __init__(self, translator: Translator, request: LiveRequest) -> None:
         self.stats = StreamStats()
         self.url: str | None = None
+        self.is_live = request.source.kind not in (Kind.PICTURES, Kind.VIDEO, Kind.RAW)
         self._translator = translator
         self._request = request
         self._notifier = Notifier()
@@ -92,6 +100,7 @@ class Live:
             source = self._source()
             source.open()
             stack.callback(source.close)
+            self.is_live = source.live
             self.stats.also(source)
             tell(f"source: {_described(source)}")
             self._tell_of_frames(source, tell)
@@ -102,7 +111,7 @@ class Live:
             self._notify()
             stack.callback(self._notifier.stopping)
             self._stream = Stream(
-                source, self._translator.translate_each, sinks, self._loop_options(source), self.stats,
+                source, self._translator.translate_unguarded, sinks, self._loop_options(source), self.stats,
                 self._translator.interrupt,
             )  # fmt: skip
             self._notifier.ready(f"{request.source} through {self._translator.reason}")
@@ -172,6 +181,8 @@ class Live:
             batch=1 if source.live else self._translator.bundle.manifest.model.batch,
             max_frames=options.max_frames, duration=options.duration_s,
             similar=request.similar, no_signal=request.no_signal,
+            on_bad_frame=request.on_bad_frame or ("last" if source.live else "error"),
+            judge=self._translator.fault_of,
         )  # fmt: skip
 
     def _warm_up(self) -> None:

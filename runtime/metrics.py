@@ -60,6 +60,7 @@ class Metrics:
         yield frames
         for name, text, counts in (
             ("dropped", "Captured frames that were not shown, by reason.", stats.dropped),
+            ("bad_frames", "Pictures that broke in the network, by reason.", stats.bad_frames),
             ("source_faults", "What went wrong at the source and was survived, by reason.", stats.all_faults()),
         ):
             family = CounterMetricFamily(f"edgeturbo_{name}", text, labels=["reason"])

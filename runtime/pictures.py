@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engines.errors import ImageError
+from ..engines.errors import BadFrameError, ImageError, UsageError
+from .guard import Guard, OnBadFrame
 from .image import Frame, frame_note, load_frame, save_image, size_note
 from .jobs import Job, jobs_of, names_one_picture
 
@@ -22,11 +23,23 @@ class PictureRequest:
 
     ``output`` is a picture's path for one input, or a folder, which is made when it does not exist; None writes
     ``<stem>.edgeturbo.png`` beside each input. ``force`` allows existing outputs to be replaced, never an input.
+    ``on_bad_frame``: ``error`` writes nothing for a picture that broke in the network (``guard.py``), ``pass`` writes
+    it. There is no ``last``: another picture's translation under this one's name would be a lie.
     """
 
     input: Path | str
     output: Path | str | None = None
     force: bool = False
+    on_bad_frame: OnBadFrame = "error"
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for ``last``."""
+        if self.on_bad_frame == "last":
+            raise UsageError(
+                "--on-bad-frame last means nothing for pictures, of which none comes after another",
+                expected="error or pass",
+                hint="turbo-run BUNDLE folder/ out/ --on-bad-frame last takes a folder as a stream",
+            )
 
 
 @dataclass(frozen=True)
@@ -34,7 +47,8 @@ class PictureResult:
     """One picture done. Times in milliseconds; ``translate_ms`` is a batch's time divided by its frames.
 
     ``frame_size`` and ``image_size`` are ``(width, height)`` in pixels. ``note`` is for the user, as ``size_note`` or,
-    for a bundle that takes a camera's own frames, ``frame_note``.
+    for a bundle that takes a camera's own frames, ``frame_note``. ``fault``: what is wrong with the picture, which was
+    passed on as it is; None for nothing.
     """
 
     source: Path
@@ -45,14 +59,15 @@ class PictureResult:
     translate_ms: float
     encode_ms: float
     note: str | None
+    fault: str | None = None
 
 
 @dataclass(frozen=True)
 class PictureFailure:
-    """One picture that could not be decoded, among others that could."""
+    """One picture that could not be decoded, or whose translation broke in the network, among others that did not."""
 
     source: Path
-    error: ImageError
+    error: ImageError | BadFrameError
 
 
 @dataclass(frozen=True)
@@ -75,8 +90,9 @@ def translate_files(
 ) -> Summary:
     """Translate every picture of ``request``; ``on_result`` hears of each as soon as it is written or has failed.
 
-    Every output is checked before the first frame is translated. Among several pictures one that cannot be decoded is
-    reported and the others are still done; when the input names one picture, its ImageError is raised.
+    Every output is checked before the first frame is translated. Among several pictures one that cannot be decoded, or
+    whose translation is bad, is reported and the others are still done; when the input names one picture, its
+    ImageError or BadFrameError is raised. The translator's own ``on_bad_frame`` means nothing here.
 
     Raises UsageError for inputs or outputs that cannot be meant, OutputExistsError for existing outputs without
     ``force``; what ``Translator`` raises; DiskFullError. Pictures written before that stay.
@@ -84,7 +100,7 @@ def translate_files(
     jobs = plan_files(request)
     one_picture = names_one_picture(request.input)
     outcomes: list[PictureResult | PictureFailure] = []
-    for outcome in _outcomes(translator, jobs):
+    for outcome in _outcomes(translator, jobs, Guard(request.on_bad_frame)):
         if one_picture and isinstance(outcome, PictureFailure):
             raise outcome.error
         outcomes.append(outcome)
@@ -100,7 +116,7 @@ def plan_files(request: PictureRequest) -> tuple[Job, ...]:
     return jobs_of(request.input, request.output, force=request.force)
 
 
-def _outcomes(translator: Translator, jobs: tuple[Job, ...]) -> Iterator[PictureResult | PictureFailure]:
+def _outcomes(translator: Translator, jobs: tuple[Job, ...], guard: Guard) -> Iterator[PictureResult | PictureFailure]:
     """Batch by batch: failures as they are met, and results as soon as a batch is full."""
     batch = translator.bundle.manifest.model.batch
     pending: list[_Decoded] = []
@@ -110,10 +126,10 @@ def _outcomes(translator: Translator, jobs: tuple[Job, ...]) -> Iterator[Picture
         except ImageError as error:
             yield PictureFailure(job.source, error)
         if len(pending) == batch:
-            yield from _translate(translator, pending)
+            yield from _translate(translator, pending, guard)
             pending = []
     if pending:
-        yield from _translate(translator, pending)
+        yield from _translate(translator, pending, guard)
 
 
 def _decode(job: Job) -> _Decoded:
@@ -122,14 +138,21 @@ def _decode(job: Job) -> _Decoded:
     return _Decoded(job, frame, _ms_since(started))
 
 
-def _translate(translator: Translator, batch: list[_Decoded]) -> Iterator[PictureResult]:
+def _translate(translator: Translator, batch: list[_Decoded], guard: Guard) -> Iterator[PictureResult | PictureFailure]:
     started = time.perf_counter()
-    images = translator.translate_each([decoded.frame for decoded in batch])
+    images = translator.translate_unguarded([decoded.frame for decoded in batch])
     translate_ms = _ms_since(started) / len(batch)
     for decoded, image in zip(batch, images, strict=True):
+        fault = translator.fault_of(image, decoded.frame)
+        try:
+            guard.note(fault)
+        except BadFrameError as error:
+            yield PictureFailure(decoded.job.source, error)
+            continue
         started = time.perf_counter()
         save_image(image, decoded.job.target)
-        yield _result(translator, decoded, image, (translate_ms, _ms_since(started)))
+        result = _result(translator, decoded, image, (translate_ms, _ms_since(started)))
+        yield replace(result, fault=fault)
 
 
 def _result(

@@ -34,10 +34,13 @@ class Percentiles:
 class StreamStats:
     """``captured`` = ``emitted`` + all ``dropped`` + what is still under way: nothing is lost silently.
 
-    ``emitted`` counts new pictures that the first sink has taken, ``repeated`` the same picture or a card shown again
-    while the source was away; ``translated`` and ``reused`` say how the new ones came about. Timings:
-    ``translate`` is the engine and the host's work around it; ``age_in`` from capture to the engine, ``age_out`` from
-    capture until a sink has taken the picture.
+    ``emitted`` counts the pictures for captured frames that the first sink has taken, ``repeated`` the same picture or
+    a card shown again while the source was away; ``translated`` and ``reused`` say how the former came about.
+    ``bad_frames``: results of the engine that were no pictures (``guard.py``), by reason, whatever was done with them;
+    they are among the ``translated``, and where the last good picture stood in, that is among the ``emitted``. It is
+    nothing new, though: neither the rate, nor ages, nor ``last_new_ns``, nor the watchdog, which hears of ages, take
+    it for a sign of life. Timings: ``translate`` is the engine and the host's work around it; ``age_in`` from capture
+    to the engine, ``age_out`` from capture until a sink has taken the picture.
     """
 
     captured: int = 0
@@ -48,8 +51,10 @@ class StreamStats:
     reconnects: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
+    bad_frames: Counter[str] = field(default_factory=Counter)
     connected: bool = False
     last_emission_ns: int | None = None
+    last_new_ns: int | None = None
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -73,6 +78,9 @@ class StreamStats:
             self.add(repeated=1)
             return
         self.add(emitted=1)
+        if emission.stands_in:
+            return
+        self.last_new_ns = now
         self._emissions.append(now)
         self.time("encode", seconds)
         self.time("age_out", (now - emission.frame.captured_ns) / 1e9)
@@ -90,6 +98,11 @@ class StreamStats:
         if count:
             with self._lock:
                 self.dropped[reason] += count
+
+    def bad(self, reason: str) -> None:
+        """A result of the engine that is no picture, and why."""
+        with self._lock:
+            self.bad_frames[reason] += 1
 
     def fault(self, reason: str) -> None:
         """Something that went wrong at the source and was survived."""
@@ -142,5 +155,6 @@ class StreamStats:
                 **counts,
                 "dropped": dict(self.dropped),
                 "faults": faults,
+                "bad_frames": dict(self.bad_frames),
                 "ms": {name: vars(found) for name, found in timings.items() if found is not None},
             }

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ..engines.errors import EdgeTurboError
+from ..engines.errors import BadFrameError, EdgeTurboError
 from .channel import BoundedQueue, Channel, Empty, LatestSlot
 from .frame import Emission, Frame, FrameSink, FrameSource, Signal
+from .guard import Guard, OnBadFrame, rgb_fault_of
 from .no_signal import no_signal_card
 from .outlet import Outlet
 from .similar import SimilarFrames
@@ -26,6 +27,7 @@ from .similar import SimilarFrames
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from .guard import Judge
     from .stats import StreamStats
 
     Translate = Callable[[Sequence[NDArray[np.uint8]]], list[NDArray[np.uint8]]]
@@ -47,7 +49,10 @@ class LoopOptions:
 
     ``max_frames`` pictures and ``duration`` seconds end the stream in good order; None is no limit. ``similar``: mean
     difference in grey levels below which the last picture is used again; None translates every frame. ``no_signal``:
-    what sinks are given while a live source is away.
+    what sinks are given while a live source is away. ``on_bad_frame``: what becomes of a picture that broke in the
+    network (``guard.py``): ``error`` ends the stream with BadFrameError, ``pass`` emits it, ``last`` emits the last
+    good one in its place, and drops the frame while there is none. ``judge(image, frame)`` says what is wrong with a
+    picture; None for nothing.
     """
 
     latest: bool
@@ -56,6 +61,8 @@ class LoopOptions:
     duration: float | None = None
     similar: float | None = None
     no_signal: NoSignal = "card"
+    on_bad_frame: OnBadFrame = "error"
+    judge: Judge = rgb_fault_of
 
 
 class Stream:
@@ -82,7 +89,8 @@ class Stream:
         self._frames: Channel[Frame] = LatestSlot() if options.latest else BoundedQueue(_QUEUE_DEPTH)
         kinds = {"latest": options.latest, "alone": len(sinks) == 1}
         self._outlets = [Outlet(sink, source, stats, primary=sink is sinks[0], **kinds) for sink in sinks]
-        self._similar = None if options.similar is None else SimilarFrames(options.similar)
+        self._guard = Guard(options.on_bad_frame)
+        self._similar = _similar(options)
         self._enough = threading.Event()
         self._stopped = threading.Event()
         self._over = threading.Event()
@@ -210,8 +218,27 @@ class Stream:
                 raise
             self._stats.time("translate", time.monotonic() - started)
             self._stats.add(translated=len(frames))
-            for frame, image in zip(frames, images, strict=True):
+            self._judged(frames, images)
+
+    def _judged(self, frames: list[Frame], images: list[NDArray[np.uint8]]) -> None:
+        """Offer the pictures, each bad one as the policy has it. Whatever happens, each frame is accounted for."""
+        for done, (frame, image) in enumerate(zip(frames, images, strict=True), 1):
+            fault = self._options.judge(image, frame.image)
+            if fault is not None:
+                self._stats.bad(fault)
+                self._similar = _similar(self._options)  # no further frame shall be taken for one that turned out well
+            try:
+                self._guard.note(fault)
+            except BadFrameError:
+                self._stats.drop("bad frame")
+                self._stats.drop("stopped", len(frames) - done)
+                raise
+            if fault is None or self._options.on_bad_frame == "pass":
                 self._offer(Emission(image, frame))
+            elif self._last is not None:
+                self._offer(Emission(self._last.image, frame, stands_in=True))
+            else:
+                self._stats.drop("bad frame")
 
     def _offer(self, emission: Emission) -> None:
         self._last = emission
@@ -249,6 +276,10 @@ class Stream:
         for thread in _join(threads, started + _END):
             _log.error("the thread '%s' does not end and is left behind", thread.name)
         self._source.close()
+
+
+def _similar(options: LoopOptions) -> SimilarFrames | None:
+    return None if options.similar is None else SimilarFrames(options.similar)
 
 
 def _join(threads: list[threading.Thread], deadline: float) -> list[threading.Thread]:

@@ -43,7 +43,11 @@ class Notifier:
         self._send(f"STATUS={text}")
 
     def emitted(self) -> None:
-        """A new picture came out: the only thing that keeps the watchdog content. Cheap to call for each."""
+        """A new picture came out: the only thing that keeps the watchdog content. Cheap to call for each.
+
+        One that is shown again, since the source is away or in the place of a bad one, is not new: systemd then
+        restarts the service, which may cure either.
+        """
         if self._interval is not None and time.monotonic() >= self._next:
             self._next = time.monotonic() + self._interval
             self._send("WATCHDOG=1")

@@ -17,12 +17,13 @@ from ..engines.opening import Openable
 from ..engines.select import Choice, choose, open_engine
 from .colour import from_rgb, to_rgb, yuv_coding
 from .feeds import DEFAULT_SEED, NOISES, batched, drawn_noises
+from .guard import Guard, OnBadFrame, fault_of
 from .image import Frame, prepare, refuse_unknown_rules, restore
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..engines.manifest import Manifest
+    from ..engines.manifest import FrameLayout, Manifest
 
 
 class Translator(Openable):
@@ -30,7 +31,8 @@ class Translator(Openable):
 
     Without ``with``, the engine is opened by the first call and given back by ``close``. Not thread-safe.
 
-    ``bundle`` is the opened bundle, ``choice`` what runs it and ``reason`` why, in one sentence.
+    ``bundle`` is the opened bundle, ``choice`` what runs it and ``reason`` why, in one sentence. ``guard`` has looked
+    at every picture that a call returned, and counted the bad ones in ``guard.bad_frames``; see ``guard.py``.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Translator(Openable):
         engine: str | Engine | Choice = "auto",
         seed: int = DEFAULT_SEED,
         noise: NDArray[np.float32] | None = None,
+        on_bad_frame: OnBadFrame = "error",
     ) -> None:
         """``path`` is a bundle's folder, or its ``generator.onnx`` or a plan in it; ``engine`` as in ``turbo-run``,
         what ``engines.select.choose`` chose, or an engine of the caller's own (``engines/pytorch.py``), which is
@@ -49,6 +52,10 @@ class Translator(Openable):
         frame the same, so that no picture depends on which others it was translated with. ``noise``, float32
         ``[1, 4, h, w]`` or ``[4, h, w]``, replaces it. A ``posterior_noise`` input gets the same sequence's next
         draw, whether or not ``noise`` was replaced.
+
+        ``on_bad_frame``: what a call does when the engine's picture broke in the network: ``error`` raises
+        BadFrameError, ``pass`` returns it, ``last`` returns the last good picture, resized if it must be, and raises
+        while there is none. Frames are in order for ``last``: one Translator for one stream.
 
         Raises what ``engines.select.choose`` raises; UsageError for a seed or noise that does not fit; BundleError
         for a bundle that asks for something this version does not know.
@@ -63,6 +70,7 @@ class Translator(Openable):
         _refuse_unknown_tensors(self.bundle)
         self._noises = _noises(self.bundle.manifest, seed, noise)
         self._engine: Engine | None = None
+        self.guard = Guard(on_bad_frame)
 
     def open(self) -> None:
         """Verify the bundle's files and load them. No effect when already open.
@@ -88,7 +96,7 @@ class Translator(Openable):
 
         Returns uint8 RGB of the same number of dimensions, owned by the caller: at the frame's own size for the rule
         ``squash``, at the model's for ``floor8``. Raises UsageError for anything but such an array, and what ``open``
-        raises; DeviceError when the engine fails.
+        raises; DeviceError when the engine fails; BadFrameError as ``on_bad_frame`` has it.
 
         A bundle with a ``frame_layout`` takes its camera's own frames: here the host resizes the picture to their
         size (LANCZOS) and converts it, and the image back; ``image.frame_note`` says so in a sentence.
@@ -103,6 +111,11 @@ class Translator(Openable):
 
         A last batch that is not full is filled up with its last frame, and those images are dropped.
         """
+        images = self.translate_unguarded(frames)
+        return [self._guarded(image, frame) for image, frame in zip(images, frames, strict=True)]
+
+    def translate_unguarded(self, frames: Sequence[Frame]) -> list[Frame]:
+        """As ``translate_each``, bad pictures included and not counted: for callers with a ``Guard`` of their own."""
         for frame in frames:
             _refuse_other_than_frames(frame, dimensions=(3,))
         engine = self._opened()
@@ -111,6 +124,16 @@ class Translator(Openable):
         for start in range(0, len(frames), batch):
             images += self._translate_batch(engine, frames[start : start + batch])
         return images
+
+    def fault_of(self, image: Frame, frame: Frame) -> str | None:
+        """What is wrong with the RGB ``image`` that this Translator made of the RGB ``frame``; None for nothing."""
+        manifest = self.bundle.manifest
+        layout = manifest.frame_layout
+        return fault_of(image, lambda: _into(frame, manifest), ("rgb" if layout is None else layout.format, "rgb"))
+
+    def _guarded(self, image: Frame, frame: Frame) -> Frame:
+        admitted = self.guard.admitted(image, self.fault_of(image, frame))
+        return restore(admitted, image.shape[1], image.shape[0], "squash")  # the last good one may have another size
 
     def translate_native(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Translate what the camera gave, with no work on the host: only for a bundle with a ``frame_layout``.
@@ -135,8 +158,17 @@ class Translator(Openable):
                 expected=f"a numpy array, uint8 {list(spec.shape)}{either}",
                 got=_what(frame),
             )
-        image: NDArray[np.uint8] = self._opened().run({FRAME: given, **self._noises})[IMAGE]  # type: ignore[assignment]
-        return image if given is frame else image[0]
+        images: NDArray[np.uint8] = self._opened().run({FRAME: given, **self._noises})[IMAGE]  # type: ignore[assignment]
+        for image, one in zip(images, given, strict=True):
+            self._guard_native(image, one, manifest.frame_layout)
+        return images if given is frame else images[0]
+
+    def _guard_native(self, image: NDArray[np.uint8], frame: NDArray[np.uint8], layout: FrameLayout) -> None:
+        """Write the last good picture over a bad one, where that is the policy."""
+        fault = fault_of(image, lambda: frame, (layout.format, layout.output_format))
+        admitted = self.guard.admitted(image, fault, "native")
+        if admitted is not image:
+            image[:] = admitted
 
     def _lacks_batch(self, frame: NDArray[np.uint8]) -> bool:
         return self.bundle.manifest.model.batch == 1 and frame.ndim == len(_pictures(self.bundle.manifest)[0].shape) - 1

@@ -97,15 +97,6 @@ class Uri:
     def __str__(self) -> str:
         return redacted(self.address)
 
-    @property
-    def credentials(self) -> tuple[str, str] | None:
-        """User and password, percent-decoded; None where the URI has none."""
-        user_part, at, _ = self.address.partition("://")[2].partition("/")[0].rpartition("@")
-        if not at or not user_part:
-            return None
-        user, _, password = user_part.partition(":")
-        return unquote(user), unquote(password)
-
 
 # --- what must not be shown -------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@
 
     /              the picture, before|after, live figures         /snapshot.jpg  the newest picture
     /stream.mjpg   pictures as they come (multipart/x-mixed-replace)  /before.mjpg  what they were made from
-    /stats.json    counts and timings      /metrics  Prometheus    /healthz  alive    /readyz  frames flow
+    /stats.json    counts and timings      /metrics  Prometheus    /healthz  alive    /readyz  new pictures flow
 
 Bound to this machine alone unless told otherwise, and then only with a token, given as ``?token=…``,
 ``Authorization: Bearer …`` or the cookie that the page sets.
@@ -208,10 +208,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, "text/html; charset=utf-8", body, cookie)
 
     def ready(self, web: WebServer) -> None:
-        last = web.stats.last_emission_ns
+        last = web.stats.last_new_ns
         fresh = last is not None and time.monotonic_ns() - last < _READY_SECONDS * 1e9
         ready = fresh and web.stats.connected
-        self._answer(200 if ready else 503, "text/plain", b"ready\n" if ready else b"no frames\n")
+        self._answer(200 if ready else 503, "text/plain", b"ready\n" if ready else b"no new pictures\n")
 
     def figures(self, web: WebServer) -> None:
         data: dict[str, Any] = {**web.stats.summary(), "fps": round(web.stats.rate(), 2), "about": web.about}

@@ -9,11 +9,11 @@ import typer
 
 from ..._console import Console
 from ...engines.errors import DeviceError, MissingComponentError, UsageError
-from ...engines.files import replacing
 from ..environment import Environment, read_environment
+from ..performance_page import write_page
 from .options import CheckOptions, Device, ModelSize
 from .record import FAILED, KILLED, NOT_RUN, StageRecord, folder_of, name_of, read_record
-from .report import gather, markdown, with_block, write_summary
+from .report import gather, write_summary
 from .stages import STAGES, stage_called
 from .supervise import run_stages
 
@@ -72,10 +72,7 @@ def _report(options: CheckOptions, environment: Environment, docs: Path | None) 
     write_summary(summary, records, options)
     if docs is None:
         return [summary]
-    text = with_block(docs.read_text(encoding="utf-8"), name, markdown(name, records, options))
-    with replacing(docs) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return [summary, docs]
+    return [summary, *write_page(docs, options.results)]
 
 
 def _refuse_failure(records: list[StageRecord], work: Path) -> None:

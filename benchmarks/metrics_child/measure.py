@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...engines import _build_process as process
+from ...engines._build_process import run
 from ...engines.errors import BuildError, DeviceError, UsageError
 from ...runtime.image import save_image
 from .weights import WEIGHTED, metrics_available
@@ -120,7 +120,7 @@ def _converse(command: list[str], log: Path, metrics: Metrics, report: Report | 
     listener = _Listener(metrics, report)
     try:
         with log.open("wb") as stream:
-            code = process.run(command, stream, listener)
+            code = run(command, stream, listener.hear)
     except BuildError as error:
         raise DeviceError("cannot start the process of the measures", got=str(error)) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -131,11 +131,10 @@ def _converse(command: list[str], log: Path, metrics: Metrics, report: Report | 
         raise DeviceError(f"the process of the measures ended with exit code {code}", got=_tail(log))
 
 
-class _Listener(process.Watch):
+class _Listener:
     """Files what the child says; see ``child.py`` for its lines."""
 
     def __init__(self, metrics: Metrics, report: Report | None) -> None:
-        super().__init__(lambda _: None)
         self._metrics, self._tell = metrics, report or (lambda *_: None)
         self.done = False
 

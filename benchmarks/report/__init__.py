@@ -13,7 +13,7 @@ from .markdown import as_markdown
 
 if TYPE_CHECKING:
     from ..result import BenchResult
-    from ..suite import Shown
+    from ..row_suite import Shown
 
 PAGE, TEXT, DATA = "report.html", "report.md", "results.json"
 

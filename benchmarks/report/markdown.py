@@ -7,14 +7,16 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ..result import BenchResult
-from .charts import standalone
-from .pictures import before_and_after, jpeg, png, triptych
-from .sections import Section, headline, sections, title_of
+from .pictures import before_and_after, jpeg, triptych
+from .section import Section
+from .sections import headline, sections, title_of
+from .svg import standalone
 
 if TYPE_CHECKING:
-    from ..suite import Shown
+    from ..row_suite import Shown
 
 _WIDTH = 860
+_ENDINGS = {"jpeg": "jpg", "png": "png"}
 
 
 def as_markdown(result: BenchResult, shown: Mapping[str, Shown]) -> tuple[str, dict[str, bytes]]:
@@ -41,13 +43,13 @@ def _section(section: Section, files: dict[str, bytes]) -> Iterator[str]:
         yield f"![{section.title}]({path})"
     if section.cells:
         yield "\n".join([_row(section.head), _row(("---",) * len(section.head)), *map(_row, section.cells)])
-    for name, shown in (section.pictures or {}).items():
+    for row, (name, shown) in enumerate((section.pictures or {}).items(), 1):
         shown_at = []
-        for number, (caption, picture) in enumerate(triptych(shown).items()):
-            path = f"pictures/{_slug(name)}-{number}.png"
-            files[path] = png(picture)
-            shown_at.append(f"![{caption}]({path})")
-        yield f"{_escaped(name)}, its worst frame: reference, this row, difference\n\n{' '.join(shown_at)}"
+        for number, (caption, shot) in enumerate(triptych(shown).items()):
+            path = f"pictures/{row}-{_slug(name)}-{number}.{_ENDINGS[shot.kind]}"
+            files[path] = shot.content
+            shown_at.append(f"![{_escaped(name)}: {caption}]({path})")
+        yield f"{_escaped(name)}, its worst frame: reference, this row, {caption}\n\n{' '.join(shown_at)}"
 
 
 def _row(cells: tuple[str, ...]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,16 +14,34 @@ from ..error_map import error_map
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..suite import Shown
+    from ..row_suite import Shown
 
 _LARGEST = 768
+_COLOURS = 256
 
 
-def triptych(shown: Shown) -> dict[str, NDArray[np.uint8]]:
-    """What is expected, what the row made of it, and the difference, by their captions; all at one size."""
+@dataclass(frozen=True)
+class Shot:
+    """A picture, uint8 ``[H, W, 3]`` RGB, and its file's bytes, of ``kind`` ``jpeg`` or ``png``."""
+
+    picture: NDArray[np.uint8]
+    kind: str
+    content: bytes
+
+
+def triptych(shown: Shown) -> dict[str, Shot]:
+    """What is expected, what the row made of it, and the difference, by their captions; all at one size.
+
+    Only the difference is without loss: what one grey level of it looks like must survive, and nobody sees it in the
+    two pictures.
+    """
     mapped = error_map(shown.expected, shown.got)
     caption = f"difference; white is {mapped.full_scale} grey level{'s' if mapped.full_scale > 1 else ''}"
-    return {"reference": shown.expected, "this row": shown.got, caption: mapped.picture}
+    return {
+        "reference": Shot(shown.expected, "jpeg", jpeg(shown.expected)),
+        "this row": Shot(shown.got, "jpeg", jpeg(shown.got)),
+        caption: Shot(mapped.picture, "png", png(mapped.picture)),
+    }
 
 
 def before_and_after(shown: Shown) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -33,17 +52,27 @@ def before_and_after(shown: Shown) -> tuple[NDArray[np.uint8], NDArray[np.uint8]
 
 
 def jpeg(picture: NDArray[np.uint8]) -> bytes:
-    return _encoded(picture, "JPEG", quality=90)
+    return _encoded(_fitted(picture), "JPEG", quality=88)
 
 
 def png(picture: NDArray[np.uint8]) -> bytes:
-    """Without loss: what a difference of one grey level looks like must survive."""
-    return _encoded(picture, "PNG", optimize=True)
+    """Without loss, and a byte for each pixel where the picture has no more than 256 colours, as an error map has."""
+    image = _fitted(picture)
+    pixels = np.asarray(image)
+    colours, index = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
+    if len(colours) <= _COLOURS:
+        image = Image.fromarray(index.reshape(pixels.shape[:2]).astype(np.uint8), "L")
+        image.putpalette(colours.astype(np.uint8).tobytes())
+    return _encoded(image, "PNG", optimize=True)
 
 
-def _encoded(picture: NDArray[np.uint8], kind: str, **options: int) -> bytes:
+def _fitted(picture: NDArray[np.uint8]) -> Image.Image:
     image = Image.fromarray(picture)
     image.thumbnail((_LARGEST, _LARGEST), Image.Resampling.LANCZOS)
+    return image
+
+
+def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()

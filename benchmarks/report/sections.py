@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ..quality import MEASURES
-from ..result import FAIR, PUBLISHED, BenchResult, RowResult
+from ..result import FAIR, PUBLISHED, SWEEP, BenchResult, RowResult
 from ..steadiness import same_work_floor
 from . import charts
+from .asked_sections import asked_sections
 from .charts import Mark
+from .cost_sections import cost_sections
+from .section import NONE, Section
 
 if TYPE_CHECKING:
     from ..environment import Environment
-    from ..suite import Shown
+    from ..row_suite import Shown
 
-Cells = tuple[tuple[str, ...], ...]
-_NONE = "-"
 # Of the bundle's own median: more than this between two measurements is not chance.
 _DISTURBED = 0.10
-
-
-@dataclass(frozen=True)
-class Section:
-    """``lines`` are sentences, ``head`` and ``cells`` a table (or empty), ``chart`` draws for a width in pixels.
-
-    ``pictures``: by row, what to show of its worst frame. ``warns``: the sentences are warnings.
-    """
-
-    title: str
-    lines: tuple[str, ...] = ()
-    head: tuple[str, ...] = ()
-    cells: Cells = ()
-    chart: Callable[[int], str] | None = None
-    pictures: Mapping[str, Shown] | None = None
-    warns: bool = False
 
 
 def title_of(result: BenchResult) -> str:
@@ -63,8 +47,9 @@ def sections(result: BenchResult, shown: Mapping[str, Shown]) -> list[Section]:
     """Every part that the result has figures for, and one that lists what was not run."""
     made = [
         _warnings(result), _latency(result), _stages(result), _quality(result, shown), _pareto(result),
-        _memory(result), _throughput(result), _energy(result), _stream(result), _roofline(result),
-        _predictions(result), _not_run(result), _environment(result.environment), _asked(result),
+        _memory(result), _throughput(result), _energy(result), _stream(result),
+        *asked_sections(result), *cost_sections(result), _not_run(result),
+        _environment(result.environment), _asked(result),
     ]  # fmt: skip
     return [section for section in made if section is not None]
 
@@ -111,8 +96,8 @@ def _latency(result: BenchResult) -> Section | None:
     )
     cells = tuple(
         (row.name, *(_ms(v) for v in (e.p50_ms, e.p95_ms, e.p99_ms, e.min_ms, e.mad_ms)), str(e.n),
-         _ms(row.frame.p50_ms) if row.frame else _NONE, f"{_rate(row, result):.4g}",
-         _NONE if row.own_ms is None else _ms(row.own_ms), _ratio(row))
+         _ms(row.frame.p50_ms) if row.frame else NONE, f"{_rate(row, result):.4g}",
+         NONE if row.own_ms is None else _ms(row.own_ms), _ratio(row))
         for row, e in timed
     )  # fmt: skip
     lines = [
@@ -120,7 +105,8 @@ def _latency(result: BenchResult) -> Section | None:
         "Each row took turns with the bundle's own, after a warm-up that does not count; the last column has the 95 % "
         "bootstrap interval of the ratio of medians.",
         f"Stopping rule: {result.options.rule}.",
-        *(f"{row.name}: stopped {row.stopped}; clock: {row.clock}." for row, _ in timed),
+        *_together("Stopped", {row.name: row.stopped for row, _ in timed}),
+        *_together("Clock", {row.name: row.clock for row, _ in timed}),
     ]
     if result.steadiness is not None:
         same = result.steadiness.same
@@ -128,8 +114,20 @@ def _latency(result: BenchResult) -> Section | None:
             f"The same work measured twice in turns (A/A): {same.value:.3f}, 95 % interval {same.low:.3f} to "
             f"{same.high:.3f}. No difference below {same_work_floor(result.steadiness):.1%} means anything here."
         )
-    chart = partial(charts.distributions, [(_mark(row), engine) for row, engine in timed])
+    drawn = [(_mark(row), engine) for row, engine in timed if row.role != SWEEP]
+    chart = partial(charts.distributions, drawn) if drawn else None
     return Section("Latency", tuple(lines), head, cells, chart)
+
+
+def _together(what: str, said: Mapping[str, str]) -> list[str]:
+    """A sentence for each different text, with the rows that it holds for unless it holds for all."""
+    rows: dict[str, list[str]] = {}
+    for name, text in said.items():
+        rows.setdefault(text, []).append(name)
+    return [
+        f"{what}: {text}" + ("." if len(rows) == 1 else f" ({'; '.join(names)}).")
+        for text, names in rows.items() if text
+    ]  # fmt: skip
 
 
 def _stages(result: BenchResult) -> Section | None:
@@ -149,14 +147,16 @@ def _quality(result: BenchResult, shown: Mapping[str, Shown]) -> Section | None:
     rows = [(row, row.quality) for row in result.rows if row.quality is not None]
     if not rows:
         return None
-    head = ("row, worst frame of each measure", *(f"{name} ({m.unit})" for name, m in MEASURES.items()))
+    head = ("row, worst frame of each measure", *(f"{name} ({m.unit})" for name, m in MEASURES.items()),
+            "PSNR under PyTorch's own (dB)")  # fmt: skip
     cells = [
-        (row.name, *(_worst(quality.worst[name].value) if name in quality.worst else _NONE for name in MEASURES))
+        (row.name, *(_worst(quality.worst[name].value) if name in quality.worst else NONE for name in MEASURES),
+         NONE if row.lost_db is None else f"{row.lost_db:.2f}")
         for row, quality in rows
-    ]
+    ]  # fmt: skip
     if result.measured.bf16_psnr_db is not None:
         own = ("PyTorch's own BF16 against its FP32, at the export", _worst(result.measured.bf16_psnr_db))
-        cells.append((*own, *[_NONE] * (len(MEASURES) - 1)))
+        cells.append((*own, *[NONE] * len(MEASURES)))
     lines = [f"Held to: {result.reference}. {len(rows[0][1].frames)} frame(s).", *_unmeasured(rows[0][0])]
     return Section("Pictures", tuple(lines), head, tuple(cells), pictures=shown)
 
@@ -169,7 +169,7 @@ def _pareto(result: BenchResult) -> Section | None:
     rows = [
         (_mark(row), _rate(row, result), row.quality.worst["psnr_db"].value)
         for row in result.rows
-        if row.engine is not None and row.quality is not None
+        if row.engine is not None and row.quality is not None and row.role != SWEEP
     ]
     if not rows:
         return None
@@ -187,7 +187,7 @@ def _memory(result: BenchResult) -> Section | None:
         return None
     head = ("row", "peak resident memory", "GPU memory", "first load", "second load")
     cells = tuple(
-        (row.name, f"{m.peak_rss_bytes / 1e6:,.0f} MB", f"{m.device_bytes / 1e6:,.0f} MB" if m.device_bytes else _NONE,
+        (row.name, f"{m.peak_rss_bytes / 1e6:,.0f} MB", f"{m.device_bytes / 1e6:,.0f} MB" if m.device_bytes else NONE,
          f"{m.cold_load_s:.3g} s", f"{m.warm_load_s:.3g} s")
         for row, m in rows
     )  # fmt: skip
@@ -216,7 +216,7 @@ def _energy(result: BenchResult) -> Section | None:
             f"{e.watts:.4g} W",
             f"{e.joules_per_frame:.4g} J",
             f"{e.frames_per_joule:.4g}",
-            e.power_mode or _NONE,
+            e.power_mode or NONE,
         )
         for row, e in rows
     )
@@ -229,52 +229,12 @@ def _stream(result: BenchResult) -> Section | None:
         return None
     lost = ", ".join(f"{name} {count}" for name, count in found.dropped.items()) or "none"
     head = ("camera", "pictures out", "captured / out / dropped", "age into the engine p50 / p95", "age out p50 / p95")
-    ages = [_NONE if v is None else f"{v:.4g}" for v in (
+    ages = [NONE if v is None else f"{v:.4g}" for v in (
         found.age_in_p50_ms, found.age_in_p95_ms, found.age_out_p50_ms, found.age_out_p95_ms)]  # fmt: skip
     cells = ((f"{found.rate:g} frames/s", f"{found.fps:.4g} frames/s", f"{found.captured} / {found.emitted} / {lost}",
               f"{ages[0]} / {ages[1]} ms", f"{ages[2]} / {ages[3]} ms"),)  # fmt: skip
     lines = ("A test camera into the loop that turbo-run has. Frames older than the newest are dropped, never queued.",)
     return Section("Camera loop", lines, head, cells)
-
-
-def _roofline(result: BenchResult) -> Section | None:
-    found = result.roofline
-    if found is None:
-        return None
-    head = ("stage", "nodes", "GFLOP", "bytes moved", "weights", "FLOP/byte")
-    cells = tuple(
-        (s.name, str(s.nodes), f"{s.flops / 1e9:,.4g}", f"{s.moved / 1e6:,.1f} MB", f"{s.weights / 1e6:,.1f} MB",
-         f"{s.intensity:.3g}")
-        for s in found.stages
-    )  # fmt: skip
-    if found.operations_per_s is None or found.bytes_per_s is None:
-        why = f"Nobody stated this device's peaks ({found.device}): no roof is drawn."
-        return Section("Roofline", (why,), head, cells)
-    *stages, total = found.stages
-    reached = [
-        (_mark(row), total.intensity, total.flops / row.engine.p50_ms * 1e3)
-        for row in result.rows
-        if row.engine is not None and row.backend != "pytorch"
-    ]
-    lines = (f"{found.device}: {found.operations_per_s / 1e9:,.4g} GFLOP/s and {found.bytes_per_s / 1e9:,.4g} GB/s at "
-             "most. An engine that fuses nodes moves fewer bytes than the table counts.",)  # fmt: skip
-    points = [(stage.name, stage.intensity) for stage in stages if stage.intensity > 0]
-    roof = (found.operations_per_s, found.bytes_per_s)
-    chart = partial(charts.roofline, roof, points, reached) if reached and total.intensity > 0 else None
-    return Section("Roofline", lines, head, cells, chart)
-
-
-def _predictions(result: BenchResult) -> Section | None:
-    if not result.predictions:
-        return None
-    head = ("device", "size", "ms, low to high", "ms", "fps", "bound by", "memory", "fits", "how far to trust it")
-    cells = tuple(
-        (p.device, f"{p.width}x{p.height}", f"{p.ms_low:.3g} to {p.ms_high:.3g}", f"{p.ms:.3g}", f"{p.fps:.3g}",
-         p.bound_by, f"{p.memory_bytes / 1e9:.3g} GB", "yes" if p.fits_memory else "NO", p.note)
-        for p in result.predictions
-    )  # fmt: skip
-    lines = ("Estimates from a roofline over the cost table, for devices that were not measured.",)
-    return Section("Predictions", lines, head, cells)
 
 
 def _not_run(result: BenchResult) -> Section | None:
@@ -287,7 +247,7 @@ def _environment(found: Environment) -> Section:
     gpu = found.gpu
     rows = [
         ("CPU", f"{found.cpu}, {found.cores} cores"),
-        ("memory", _NONE if found.memory_bytes is None else f"{found.memory_bytes / 1e9:.1f} GB"),
+        ("memory", NONE if found.memory_bytes is None else f"{found.memory_bytes / 1e9:.1f} GB"),
         (
             "GPU",
             "none" if gpu is None else f"{gpu.name}, {gpu.sm}, driver {gpu.driver}, {gpu.memory_bytes / 1e9:.1f} GB",
@@ -313,7 +273,7 @@ def _asked(result: BenchResult) -> Section:
         ("frames", frames),
         ("generator.onnx", f"sha256 {result.measured.onnx_sha256}"),
         ("suites", ", ".join(result.options.suites)),
-        ("against", ", ".join(result.options.against) or _NONE),
+        ("against", ", ".join(result.options.against) or NONE),
         ("result schema", str(result.schema_version)),
     )
     return Section("The exact command", (), ("", ""), rows)
@@ -324,7 +284,7 @@ def _mark(row: RowResult) -> Mark:
 
 
 def _rate(row: RowResult, result: BenchResult) -> float:
-    return 0.0 if row.engine is None else row.engine.fps * result.measured.batch
+    return result.fps_of(row) or 0.0
 
 
 def _ratio(row: RowResult) -> str:
@@ -341,4 +301,4 @@ def _worst(value: float | None) -> str:
 
 
 def _or_none(value: float | None) -> str:
-    return _NONE if value is None else f"{value:.2f}"
+    return NONE if value is None else f"{value:.2f}"

@@ -16,7 +16,7 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from edgeturbo import Translator
-from edgeturbo.engines.errors import EdgeTurboError
+from edgeturbo.engines.errors import BadFrameError, EdgeTurboError
 from edgeturbo.engines.select import choose
 from edgeturbo.runtime.channel import Empty, LatestSlot
 from edgeturbo.runtime.frame import Emission, Frame
@@ -49,7 +49,7 @@ class TurboNode(Node):
             self.declare_parameter(name, default)
         bundle = self._parameter("bundle")
         choice = choose(bundle, self._parameter("engine"), self._parameter("precision") or None)
-        self._translate = Translator(bundle, engine=choice)
+        self._translate = Translator(bundle, engine=choice, on_bad_frame="last")
         level = self._parameter("skip_similar")
         self._similar = SimilarFrames(level) if level >= 0 else None
         self._stats = StreamStats(connected=True)
@@ -106,7 +106,11 @@ class TurboNode(Node):
         if alike and self._last is not None:
             self._stats.add(reused=1)
         else:
-            self._last = self._translate(image)
+            try:
+                self._last = self._translate(image)
+            except BadFrameError:  # and no good picture came before it, to be shown instead
+                self._stats.drop("bad frame")
+                return
             self._stats.time("translate", time.monotonic() - started)
             self._stats.add(translated=1)
         self._publish(Emission(self._last, frame), message.header)
@@ -126,6 +130,7 @@ class TurboNode(Node):
         level = DiagnosticStatus.WARN if silent else DiagnosticStatus.OK
         figures = {"fps": round(self._stats.rate(), 2), "engine": self._translate.choice.backend}
         figures |= {name: summary[name] for name in ("captured", "translated", "reused", "emitted")}
+        figures["bad frames"] = sum(self._translate.guard.bad_frames.values())
         figures |= {f"dropped: {reason}": count for reason, count in summary["dropped"].items()}
         figures |= {f"{name} p95 ms": timing["p95"] for name, timing in summary["ms"].items()}
         values = [KeyValue(key=key, value=str(value)) for key, value in figures.items()]

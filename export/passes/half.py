@@ -36,7 +36,7 @@ class Half(InPlacePass):
                 self.islands.append(str(node.name))
             wanted = ir.DataType.FLOAT if island else ir.DataType.FLOAT16
             _type_outputs(node, wanted)
-            for index in _typed_inputs(node):
+            for index in typed_inputs(node):
                 value = node.inputs[index]
                 if value is not None and value.dtype != wanted:
                     node.replace_input_with(index, _as(model, node, value, wanted, casts))
@@ -49,7 +49,7 @@ class Half(InPlacePass):
 
     def ensures(self, model: ir.Model) -> None:
         for node in model.graph:
-            kinds = {value.dtype for i in _typed_inputs(node) if (value := node.inputs[i]) is not None}
+            kinds = {value.dtype for i in typed_inputs(node) if (value := node.inputs[i]) is not None}
             if len(kinds) > 1:
                 raise PostconditionError(f"{node.name} mixes {sorted(str(kind) for kind in kinds)}")
 
@@ -58,7 +58,7 @@ def _is_float(node: ir.Node) -> bool:
     return any(output.dtype == ir.DataType.FLOAT for output in node.outputs)
 
 
-def _typed_inputs(node: ir.Node) -> list[int]:
+def typed_inputs(node: ir.Node) -> list[int]:
     """The inputs that carry the type the node computes in. A Cast takes what it gets."""
     if node.op_type == "Cast":
         return []

@@ -21,6 +21,7 @@ from edgeturbo.engines.manifest import (
     Parity,
     RangeEntry,
     RangeLedger,
+    Repair,
 )
 
 
@@ -58,9 +59,28 @@ def test_a_full_manifest_survives_being_written(make_bundle):
         engines=(entry(),),
         fp32_islands=("/vae/mid",),
         parity=Parity("pytorch 2.9, fp32", 2, 0.001, None, 1.0, 43.2, 0.99),
-        range_ledger=RangeLedger(65504.0, 2, 10, 20, (RangeEntry("/x", "unet", 3.5),), ()),
+        range_ledger=RangeLedger(
+            65504.0,
+            2,
+            10,
+            20,
+            (RangeEntry("/x", "unet", 3.5),),
+            (),
+            2.0,
+            "bundled",
+            (RangeEntry("/x", "unet", 3.5),),
+            (Repair("rescale", "overflow", "/x", "unet", 7e4, 32752.0, -2, ("/n",), 1, 0, 0.0),),
+        ),
     )
     assert Manifest.from_json(full.to_json()) == full
+
+
+def test_a_ledger_from_before_there_were_repairs_can_be_read(make_bundle):
+    old = RangeLedger(65504.0, 2, 10, 20, (RangeEntry("/x", "unet", 3.5),), ())
+    data = json.loads(dataclasses.replace(make_bundle().manifest, range_ledger=old).to_json())
+    for name in ("margin", "source", "by_stage", "repairs"):
+        del data["range_ledger"][name]
+    assert Manifest.from_json(json.dumps(data)).range_ledger == old
 
 
 @pytest.mark.parametrize("inside", ["", ONNX, MANIFEST, "engine.plan", "engines/rtx-1-ampere/engine.plan"])

@@ -3,7 +3,8 @@
     gst-launch-1.0 videotestsrc ! videoconvert ! turbotranslate engine=day2night ! videoconvert ! autovideosink
 
 GStreamer finds it through GST_PLUGIN_PATH, which names the folder above this one: see ../README.md. Frames go out at
-the size at which they came in, with their times. A frame that the engine fails at stops the pipeline with an error.
+the size at which they came in, with their times. For a picture that broke in the engine the last good one stands in; an
+engine that fails stops the pipeline with an error.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ gi.require_version("Gst", "1.0")
 gi.require_version("GstBase", "1.0")
 gi.require_version("GstVideo", "1.0")
 from edgeturbo import Translator  # noqa: E402 -- gi wants its versions first
-from edgeturbo.engines.errors import EdgeTurboError  # noqa: E402
+from edgeturbo.engines.errors import BadFrameError, EdgeTurboError  # noqa: E402
 from edgeturbo.runtime.image import restore  # noqa: E402
 from gi.repository import GObject, Gst, GstBase, GstVideo  # noqa: E402, TID253
 
@@ -50,7 +51,7 @@ class TurboTranslate(GstBase.BaseTransform):
 
     def do_start(self) -> bool:
         try:
-            translate = Translator(self.engine, engine=self.backend)
+            translate = Translator(self.engine, engine=self.backend, on_bad_frame="last")
             translate.open()
         except EdgeTurboError as error:
             self._fail(error)
@@ -74,6 +75,8 @@ class TurboTranslate(GstBase.BaseTransform):
                 frame = np.ascontiguousarray(self._pixels(given.data))
                 image = self._translate(frame)
                 self._pixels(wanted.data)[:] = restore(image, frame.shape[1], frame.shape[0], "squash")
+        except BadFrameError:  # and no good picture came before it, to be shown instead
+            return Gst.FlowReturn.CUSTOM_SUCCESS  # which is GST_BASE_TRANSFORM_FLOW_DROPPED, that bindings lack
         except EdgeTurboError as error:
             self._fail(error)
             return Gst.FlowReturn.ERROR

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from edgeturbo.benchmarks.error_map import FULL_SCALES, colour_table, error_map, side_by_side
+from edgeturbo.benchmarks.error_map import FULL_SCALES, colour_table, error_map
 from edgeturbo.engines.errors import UsageError
 
 
@@ -54,35 +54,6 @@ def test_a_given_scale_is_kept_and_what_exceeds_it_is_white():
     made = error_map(*pair(50), full_scale=10)
     assert made.full_scale == 10
     assert made.picture[3, 5].tolist() == [255, 255, 255]
-
-
-def test_side_by_side_holds_the_three_pictures_unchanged_and_the_scale():
-    reference, got = pair(3)
-    height, width = reference.shape[:2]
-    sheet = side_by_side(reference, got)
-    assert sheet.shape == (height + 42, 3 * width + 8, 3)
-    for column, picture in enumerate((reference, got, error_map(reference, got).picture)):
-        left = column * (width + 4)
-        assert np.array_equal(sheet[14 : 14 + height, left : left + width], picture)
-        assert (sheet[:14, left : left + width] < 128).any()  # a title
-    bar = sheet[14 + height + 6, 2 * (width + 4) :]
-    assert bar[0].tolist() == [0, 0, 0]
-    assert bar[-1].tolist() == [255, 255, 255]
-    numbers = sheet[-14:, 2 * (width + 4) :]
-    for part in (numbers[:, :10], numbers[:, 60:140], numbers[:, -10:]):
-        assert (part < 128).any()  # 0, grey levels, the full scale
-
-
-def test_the_scale_that_is_drawn_is_the_one_that_is_used():
-    reference, got = pair(3)
-    sheets = [side_by_side(reference, got, scale) for scale in (4, 8)]
-    where = np.s_[-14:, -20:]
-    assert not np.array_equal(sheets[0][where], sheets[1][where])
-
-
-def test_small_pictures_and_long_names_fit():
-    reference = np.zeros((8, 8, 3), np.uint8)
-    assert side_by_side(reference, reference, name="an engine with a long name").shape == (50, 32, 3)
 
 
 @pytest.mark.parametrize(

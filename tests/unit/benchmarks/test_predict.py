@@ -21,7 +21,6 @@ from edgeturbo.benchmarks.predict import (
     predict,
     rows,
     sd_turbo_costs,
-    stage_rows,
 )
 from edgeturbo.benchmarks.predict_cpu import RESULTS, record
 from edgeturbo.benchmarks.predict_fit import Measurement, fit, fitted_band, leave_one_out
@@ -123,8 +122,9 @@ def test_what_was_never_measured_says_so_in_every_line():
     assert LOUD not in table[2][-1]
     assert {len(line) for line in table} == {len(table[0])}
     assert "does not fit" in rows([predict(COSTS, replace(DEVICE, memory=1.0))])[1][-2]
-    assert stage_rows(predict(COSTS, DEVICE, EXACT))[1:] == [
-        ("vae_encoder", "8.00", "compute"), ("unet", "7.00", "memory"),
+    stages = predict(COSTS, DEVICE, EXACT).per_stage
+    assert [(one.stage, round(one.ms, 6), one.bound_by) for one in stages] == [
+        ("vae_encoder", 8.0, "compute"), ("unet", 7.0, "memory"),
     ]  # fmt: skip
 
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from edgeturbo.benchmarks.compare import compare_results
 from edgeturbo.benchmarks.energy import measure_energy
 from edgeturbo.benchmarks.feeds import cases_of_frames, image_of, random_case
 from edgeturbo.benchmarks.gpu_check.subject import Subject
 from edgeturbo.benchmarks.latency import Latency, SelfTimed, StoppingRule, measure_until, median_interval
+from edgeturbo.benchmarks.metrics_child.weights import WEIGHTED
 from edgeturbo.benchmarks.result import PEER, SUBJECT, load_result
+from edgeturbo.benchmarks.row_suite import Weights
 from edgeturbo.benchmarks.rows import RowPlan, Setting, plan_rows
 from edgeturbo.benchmarks.stage_clock import STAGES, clock_stages
 from edgeturbo.benchmarks.steadiness import judge
 from edgeturbo.benchmarks.suite import BenchOptions, run_rows
 from edgeturbo.benchmarks.throughput import run_together
-from edgeturbo.engines.errors import DeviceError, InputError, UsageError
+from edgeturbo.engines.errors import DeviceError, GateError, InputError, UsageError
 from edgeturbo.engines.null import NullEngine
 from edgeturbo.runtime.sensors import Reading
 
@@ -229,3 +233,81 @@ def test_a_result_of_another_version_or_damaged_is_refused(tmp_path: Path):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(InputError):
             load_result(path)
+
+
+def scripted(bundle, seconds: list[float], role: str = SUBJECT) -> RowPlan:
+    """A row whose runs take ``seconds``, one after the other and over again."""
+    taken = itertools.cycle(seconds)
+
+    @contextmanager
+    def opened(feeds):  # noqa: ARG001
+        with Shifting(bundle.manifest) as engine:
+            yield Subject("own", "null", "fp32", engine, lambda: SelfTimed(next(taken)))
+
+    return RowPlan("own", role, opened)
+
+
+def run_scripted(bundle, seconds: list[float]):
+    return run_rows(Setting(bundle.root), LATENCY_ONLY, [scripted(bundle, seconds)], "turbo-bench x").result
+
+
+def test_a_noisy_machine_is_named_in_the_result_of_a_whole_run(make_bundle):
+    bundle = make_bundle()
+    assert not any("not steady" in said for said in run_scripted(bundle, [0.01, 0.0101]).steadiness.warnings)
+    noisy = run_scripted(bundle, [0.005, 0.02, 0.011, 0.03, 0.007, 0.016, 0.025])
+    assert any("not steady" in said for said in noisy.steadiness.warnings)
+
+
+def test_a_slowed_engine_is_a_regression_of_a_whole_run_and_the_same_engine_is_none(make_bundle):
+    bundle = make_bundle()
+    before, again = run_scripted(bundle, [0.0100, 0.0101, 0.0099]), run_scripted(bundle, [0.0101, 0.0099, 0.0100])
+    slowed = run_scripted(bundle, [0.0115, 0.0116, 0.0114])
+    engine = [change for change in compare_results(before, again).changes if change.what == "engine median"]
+    assert [change.verdict for change in engine] == ["same"]
+    with pytest.raises(GateError) as refused:
+        compare_results(before, slowed).refuse_regressions()
+    assert refused.value.exit_code == 5
+    assert "engine median" in str(refused.value)
+
+
+def test_measures_with_weights_are_named_where_there_are_none(make_bundle):
+    bundle = make_bundle()
+    options = BenchOptions(suites=("quality",), rule=RULE)
+    found = run_rows(Setting(bundle.root), options, [plan(bundle, "own", 0.01, role=SUBJECT)], "x").result
+    assert {name: found.not_run[name].partition(":")[0] for name in WEIGHTED} == dict.fromkeys(WEIGHTED, "no weights")
+
+
+def test_measures_with_weights_stand_in_the_row_or_say_why_not(make_bundle, monkeypatch, tmp_path: Path):
+    """A child that measures one of the three, as ``metrics_child/child.py`` would tell it."""
+    from edgeturbo.benchmarks import suite
+
+    bundle = make_bundle()
+    case = random_case(bundle)
+    with Shifting(bundle.manifest) as right:
+        judged = type(case)(case.frame, case.feeds, image_of(bundle, right, case))
+    monkeypatch.setattr(suite, "cases_of_goldens", lambda _: [judged])
+    (tmp_path / "dino_vitbase8_pretrain.pth").write_bytes(b"weights")
+    (tmp_path / "inception-2015-12-05.pt").write_bytes(b"weights")
+    python = tmp_path / "python"
+    python.write_text(
+        "#!/bin/sh\n"
+        """echo '{"event": "measured", "measure": "dino_struct", "series": {"reference-engine": [1.5]}, """
+        """"versions": {"timm": "1"}}'\n"""
+        """echo '{"event": "not_run", "measure": "clean_fid", "reason": "not run: clean-fid is not installed"}'\n"""
+        """echo '{"event": "done"}'\n"""
+    )
+    python.chmod(0o755)
+    options = BenchOptions(suites=("quality",), rule=RULE, weights=Weights(tmp_path, python))
+    found = run_rows(Setting(bundle.root), options, [plan(bundle, "own", 0.01, role=SUBJECT)], "x").result
+    assert found.subject.metrics["dino_struct"].mean == {"reference-engine": 1.5}
+    assert "not installed" in found.subject.not_run["clean_fid"]
+    assert "no weights" in found.not_run["lpips"]
+    found.save(tmp_path / "r.json")
+    assert load_result(tmp_path / "r.json") == found
+
+
+def test_a_folder_of_weights_that_is_not_there_ends_the_run_before_the_work(make_bundle, tmp_path: Path):
+    bundle = make_bundle()
+    options = BenchOptions(suites=("quality",), weights=Weights(tmp_path / "nowhere"))
+    with pytest.raises(UsageError, match="folder of weights"):
+        run_rows(Setting(bundle.root), options, [plan(bundle, "own", 0.01, role=SUBJECT)], "x")

@@ -1,11 +1,11 @@
-"""What the export tests share: tiny models written once, graphs made by hand, and the only three exports they make."""
+"""What the export tests share: tiny models written once, graphs made by hand, and the only exports they make."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from edgeturbo.engines.bundle import ONNX
 from edgeturbo.engines.errors import RangeError
 from edgeturbo.export.base import BaseModel, open_base
 from edgeturbo.export.events import Event
 from edgeturbo.export.recipe import ExportOptions
 from edgeturbo.export.session import ExportReport, export_bundle
 from tiny import GOLDEN, GOLDEN_BASE, Tiny
+from unrepaired import export_keeping
 
 PROMPT = "a prompt"
 
@@ -77,26 +79,97 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.fixture(scope="session")
-def overflow(tmp_path_factory: pytest.TempPathFactory) -> Overflow:
-    """The golden checkpoint with the delta that makes a convolution overflow, refused while an old bundle stands."""
-    folder = tmp_path_factory.mktemp("overflow")
+def overflowing(folder: Path) -> Path:
+    """The golden checkpoint with the delta that makes a convolution overflow, and compute the same."""
     content = torch.load(GOLDEN / "cyclegan.pkl", weights_only=True)
     for part, delta in torch.load(GOLDEN / "cyclegan_overflow_delta.pt", weights_only=True).items():
         content[part].update(delta)
     torch.save(content, folder / "overflow.pkl")
+    return folder / "overflow.pkl"
+
+
+def overflow_options(ckpt: Path, out: Path) -> ExportOptions:
+    return ExportOptions(
+        ckpt, out, str(GOLDEN_BASE), "driving in the night", "a2b",
+        width=64, height=64, precision="fp16", engine="onnx", parity_frames=1, force=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def overflow(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """The golden that overflows, exported in FP16."""
+    folder = tmp_path_factory.mktemp("overflow")
+    options = overflow_options(overflowing(folder), folder / "bundle")
+    events: list[Event] = []
+    return Exported(options, export_bundle(options, events.append), events)
+
+
+@dataclass
+class Repaired(Exported):
+    """An export with the graph as it was before anything was measured."""
+
+    unrepaired: Path
+
+
+def keeping(options: ExportOptions, kept: Path) -> Repaired:
+    events: list[Event] = []
+    return Repaired(options, export_keeping(options, kept, events.append), events, kept / ONNX)
+
+
+def overflowing_in_several_places(folder: Path) -> Path:
+    """The golden checkpoint with weights far too large for FP16, each where something behind brings it back.
+
+    Convolutions of the VAE's encoder, the UNet and the decoder in front of a normalisation; in the encoder's attention
+    what the values have too much, the output projection has too little.
+    """
+    content = torch.load(GOLDEN / "cyclegan.pkl", weights_only=True)
+    attention = "encoder.mid_block.attentions.0"
+    whole = ("base_layer.weight", "base_layer.bias", "lora_B.vae_skip.weight")
+    for part in ("sd_vae_enc", "sd_vae_dec"):
+        for name, weights, factor in (
+            ("encoder.mid_block.resnets.0.conv1", whole, 3e4),
+            (f"{attention}.to_v", whole, 6e4),
+            (f"{attention}.to_out.0", whole[::2], 1 / 6e4),
+            ("decoder.mid_block.resnets.1.conv1", whole, 3e4),
+        ):
+            for weight in weights:
+                content[part][f"vae.{name}.{weight}"] *= factor
+    content["sd_encoder"]["down_blocks.1.resnets.0.conv1.lora_B.weight"] *= 1e7
+    torch.save(content, folder / "several.pkl")
+    return folder / "several.pkl"
+
+
+@pytest.fixture(scope="session")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Repaired:
+    """The golden that overflows in four places at once, exported in FP16."""
+    folder = tmp_path_factory.mktemp("several")
+    options = overflow_options(overflowing_in_several_places(folder), folder / "bundle")
+    return keeping(options, tmp_path_factory.mktemp("several_unrepaired"))
+
+
+@pytest.fixture(scope="session")
+def sound(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Repaired:
+    """A tiny FP16 bundle of a checkpoint that fits."""
+    options = replace(tiny_options(tiny, tmp_path_factory.mktemp("sound") / "bundle"), precision="fp16")
+    return keeping(options, tmp_path_factory.mktemp("sound_unrepaired"))
+
+
+@pytest.fixture(scope="session")
+def hopeless(tmp_path_factory: pytest.TempPathFactory) -> Overflow:
+    """A checkpoint with a weight that is no number, refused while an old bundle stands."""
+    folder = tmp_path_factory.mktemp("hopeless")
+    content = torch.load(GOLDEN / "cyclegan.pkl", weights_only=True)
+    for part in ("sd_vae_enc", "sd_vae_dec"):
+        content[part]["vae.decoder.up_blocks.1.resnets.1.conv1.base_layer.weight"][0, 0, 0, 0] = float("nan")
+    torch.save(content, folder / "hopeless.pkl")
     out = folder / "parent" / "bundle"
     out.mkdir(parents=True)
     # All that --force looks for; that it is no bundle of ours shows that nothing reads or rewrites it.
     (out / "manifest.json").write_text("{}")
     (out / "generator.onnx").write_bytes(b"the earlier one")
     before = contents(out.parent)
-    options = ExportOptions(
-        folder / "overflow.pkl", out, str(GOLDEN_BASE), "driving in the night", "a2b",
-        width=64, height=64, precision="fp16", engine="onnx", parity_frames=1, force=True,
-    )  # fmt: skip
     with pytest.raises(RangeError) as caught:
-        export_bundle(options)
+        export_bundle(overflow_options(folder / "hopeless.pkl", out))
     return Overflow(caught.value, out, before, contents(out.parent))
 
 
@@ -130,10 +203,10 @@ def child(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chil
 
 
 @pytest.fixture(scope="session")
-def exported(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory, child: Child, overflow: Overflow) -> Exported:
+def exported(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory, child: Child, overflow: Exported) -> Exported:
     """A tiny FP32 bundle. It is traced second in this process, after ``overflow``: that must not show in its bytes."""
     assert child.process
-    assert overflow.error
+    assert overflow.report
     options = tiny_options(tiny, tmp_path_factory.mktemp("exported") / "bundle")
     events: list[Event] = []
     return Exported(options, export_bundle(options, events.append), events)

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import half_interpreter
 import numpy as np
 import onnx_ir as ir
 import pytest
 from edgeturbo.engines.bundle import ONNX, ONNX_DATA, Bundle
-from edgeturbo.engines.errors import CheckpointError, MissingComponentError, OutputExistsError, UsageError
+from edgeturbo.engines.errors import CheckpointError, MissingComponentError, OutputExistsError, ParityError, UsageError
 from edgeturbo.engines.onnxruntime import OnnxRuntimeEngine
+from edgeturbo.engines.parity import psnr
 from edgeturbo.export.base import open_base
 from edgeturbo.export.recipe import ExportOptions
 from edgeturbo.export.samples import Sample, samples
 from edgeturbo.export.session import export_bundle
 from edgeturbo.export.stages import stage_of
-from edgeturbo.export.trace import GraphShape
-from edgeturbo.export.verify import bundle_outputs
+from edgeturbo.export.trace import UNQUANTISED, GraphShape
+from edgeturbo.export.verify import ReferenceOutputs, bundle_outputs, compare, refuse_departure
 from PIL import Image
+from terminal import terminal
 
 STAGES = [
     "read checkpoint", "open base model", "encode prompt", "merge", "trace", "specialise", "save ONNX",
@@ -113,14 +117,102 @@ def test_the_same_export_gives_the_same_bytes_after_another_one_and_in_another_p
         assert digest(child.out / name) == digest(exported.root / name), name
 
 
-def test_an_overflow_fails_the_export_by_name_and_leaves_the_earlier_bundle(overflow):
-    assert overflow.error.exit_code == 5
-    name, _, reached = overflow.error.got.split(";")[0].partition(" reaches ")
+def test_what_nothing_can_repair_fails_the_export_by_name_and_leaves_the_earlier_bundle(hopeless):
+    assert hopeless.error.exit_code == 5
+    name, _, reached = hopeless.error.got.split(";")[0].partition(" reaches ")
     assert stage_of(name) == "vae_decoder"
-    assert "up_blocks.1.resnets.1.conv1" in overflow.error.got
-    assert float(reached.replace(",", "")) > 65504
-    assert overflow.error.hint == "--precision fp32"
-    assert overflow.after == overflow.before
+    assert "up_blocks.1.resnets.1.conv1" in name  # the weight, not the hundreds that follow from it
+    assert reached == "inf"
+    assert hopeless.after == hopeless.before
+
+
+def test_an_overflow_is_repaired_and_the_manifest_says_how(overflow):
+    manifest = overflow.report.bundle.manifest
+    ledger = manifest.range_ledger
+    assert manifest.parity.psnr_db >= 40
+    assert ledger.hottest[0].largest <= ledger.limit / ledger.margin
+    assert (ledger.warnings, ledger.margin) == ((), 2.0)
+    assert (ledger.frames, ledger.source.partition(":")[0]) == (8, "bundled")
+    (hottest, *_) = sorted(ledger.repairs, key=lambda repair: -repair.reached)
+    assert (hottest.kind, hottest.problem, hottest.stage) == ("rescale", "overflow", "vae_decoder")
+    assert hottest.reached > ledger.limit > hottest.limit
+    assert hottest.reached * 2.0**hottest.exponent <= hottest.limit < hottest.reached * 2.0 ** (hottest.exponent + 1)
+    assert hottest.node_count == len(hottest.nodes) > 1
+    assert (hottest.bytes, hottest.time_share) == (0, 0.0)
+    notes = [event.text for event in overflow.events if event.kind == "note"]
+    assert sum(note.startswith("FP16 repair: ") for note in notes) == len(ledger.repairs)
+
+
+PLACES = {
+    "vae_encoder/encoder.mid_block.resnets.0.conv1",
+    "vae_encoder/encoder.mid_block.attentions.0.to_v",
+    "unet/network.down_blocks.1.resnets.0.conv1",
+    "vae_decoder/decoder.mid_block.resnets.1.conv1",
+}
+TO_V, TO_OUT = (f"vae_encoder/encoder.mid_block.attentions.0.{name}/MatMul_0" for name in ("to_v", "to_out.0"))
+
+
+@pytest.fixture(scope="module")
+def sample() -> Sample:
+    (sample,) = samples(GraphShape(64, 64, 1, noise=False, posterior_noise=False), "raw", 1)
+    return sample
+
+
+def test_what_overflows_in_several_places_is_found_by_measuring_and_rescaled(several):
+    manifest = several.report.bundle.manifest
+    ledger = manifest.range_ledger
+    assert manifest.parity.psnr_db >= 40
+    assert ledger.hottest[0].largest <= ledger.limit / 2
+    assert {repair.kind for repair in ledger.repairs} == {"rescale"}
+    assert {place for place in PLACES if any(r.tensor.startswith(f"{place}/") for r in ledger.repairs)} == PLACES
+    # A weight's exponent is its own: the values' falls, and that of the projection behind them rises by as much.
+    exponents = {repair.tensor: repair.exponent for repair in ledger.repairs}
+    assert exponents[f"{TO_OUT}:1.fp16"] == -exponents[f"{TO_V}:1.fp16"] > 0
+
+
+def test_inspect_shows_the_hottest_tensors_of_each_stage_and_every_repair(several, monkeypatch, capfd):
+    turbo = terminal(monkeypatch, capfd)
+    ledger = several.report.bundle.manifest.range_ledger
+    told = json.loads(turbo("turbo-inspect", several.root, "--ranges", "--json").out)
+    assert {"vae_encoder", "unet", "vae_decoder"} <= told["stages"].keys()
+    assert told["stages"][ledger.hottest[0].stage][0].endswith(ledger.hottest[0].tensor)
+    assert len(told["repairs"]) == len(ledger.repairs)
+    text = turbo("turbo-inspect", several.root, "--ranges").out
+    for repair in ledger.repairs:
+        assert f"- {repair.tensor}: {repair.problem}, " in text
+        assert f"times 2^{repair.exponent}" in text
+
+
+def test_the_repaired_graph_is_finite_in_true_fp16_and_the_unrepaired_one_is_not(overflow, several, sample):
+    feeds = {"frame": sample.frame[None]}
+    for exported in (overflow, several):
+        ours, broken = half_interpreter.run(exported.root / ONNX, feeds, UNQUANTISED)
+        assert broken == []
+        # ONNX Runtime computes in FP32 inside, and is a reference for that reason.
+        expected = bundle_outputs(exported.root / ONNX, (sample,)).unquantised[0]
+        assert psnr(ours[0].numpy(), expected, peak=2.0) >= 40
+    _, broken = half_interpreter.run(several.unrepaired, feeds, UNQUANTISED)
+    assert stage_of(broken[0]) == "vae_encoder"
+    assert "image_out" in {stage_of(name) for name in broken}
+
+
+@pytest.mark.parametrize("layer", [TO_V, TO_OUT], ids=["values", "output projection"])
+def test_a_repair_that_is_wrong_on_one_side_is_refused_by_the_gate(several, sample, tmp_path, layer):
+    """A factor of 2 in one weight that a repair changed. (In front of a normalisation it would change nothing.)"""
+    exact = bundle_outputs(several.root / ONNX, (sample,))
+    model = ir.load(several.root / ONNX)
+    (weight,) = [value for name, value in model.graph.initializers.items() if name.startswith(f"{layer}:1.fp16.2^")]
+    weight.const_value = ir.tensor(weight.const_value.numpy() * np.float16(2), name=weight.name)
+    ir.save(model, tmp_path / ONNX, external_data=ONNX_DATA)
+    parity = compare(bundle_outputs(tmp_path / ONNX, (sample,)), ReferenceOutputs(exact, exact))
+    with pytest.raises(ParityError):
+        refuse_departure(parity, "fp16")
+
+
+def test_a_graph_that_needs_no_repair_is_byte_for_byte_what_is_made_without(sound):
+    assert sound.report.bundle.manifest.range_ledger.repairs == ()
+    for name in (ONNX, ONNX_DATA):
+        assert digest(sound.root / name) == digest(sound.unrepaired.with_name(name)), name
 
 
 def refused(tmp_path: Path, out: Path, **options: object) -> ExportOptions:

@@ -71,9 +71,9 @@ def test_every_page_is_listed(text):
 
 def test_every_reason_for_a_dropped_frame_is_named(text):
     code = "".join(Path(inspect.getfile(part)).read_text(encoding="utf-8") for part in (stream, stream.Outlet))
-    reasons = set(re.findall(r'"(newer frame|stopped|engine failed|slow sink|sink failed)"', code))
+    reasons = set(re.findall(r'"(newer frame|stopped|engine failed|bad frame|slow sink|sink failed)"', code))
     drops = re.findall(r"drop\((?:\n\s*)?\"([a-z ]+)\"", code)
-    assert len(reasons) == 5
+    assert len(reasons) == 6
     assert set(drops) <= reasons
     assert all(f"`{reason}`" in text for reason in reasons)
 

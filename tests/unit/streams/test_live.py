@@ -42,6 +42,15 @@ def test_frames_flow_from_source_to_sink(make_bundle):
     assert told == ["source: test://ball?size=64x48&live=0&frames=5, 64x48"]
 
 
+def test_whether_it_is_live_is_the_sources_word_not_its_uris(make_bundle):
+    """As an HTTP address, which may be a camera's or a file's: Ctrl-C ends the one, and breaks the other off."""
+    with Translator(make_bundle().root, engine="null") as translator:
+        live = Live(translator, request_for("null://"))
+        assert live.is_live, "as far as its URI says"
+        live.run()
+        assert not live.is_live
+
+
 def test_ctrl_c_is_heard_while_the_engine_warms_up(make_bundle):
     live = Live(Blocking(make_bundle().root), request_for("null://"))
     threading.Timer(0.3, _thread.interrupt_main).start()

@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -130,8 +131,17 @@ def test_health_says_alive_and_ready_only_when_frames_flow(serve, stats):
     stats.connected = True
     stats.took(emission(1), 0.001)
     assert get(server, "/readyz")[0] == 200
-    stats.last_emission_ns -= 60_000_000_000
+    stats.last_new_ns -= 60_000_000_000
     assert get(server, "/readyz")[0] == 503
+
+
+def test_a_picture_that_stands_in_for_bad_ones_makes_nobody_ready(serve, stats):
+    heard = []
+    stats.listen(lambda name, _: heard.append(name))
+    stats.connected = True
+    stats.took(replace(emission(1), stands_in=True), 0.001)
+    assert (stats.emitted, stats.rate(), heard) == (1, 0.0, []), "the watchdog hears of ages"
+    assert get(serve(), "/readyz")[0] == 503
 
 
 def test_the_figures_are_the_streams(serve, stats):
@@ -209,6 +219,7 @@ def test_metrics_are_the_counts_and_the_timings(stats):
     stats.add(captured=5, reconnects=2)
     stats.drop("newer frame", 3)
     stats.fault("stall")
+    stats.bad("constant")
     stats.took(emission(1), 0.004)
     stats.time("translate", 0.03)
     text = metrics.text().decode()
@@ -217,6 +228,7 @@ def test_metrics_are_the_counts_and_the_timings(stats):
         'edgeturbo_frames_total{outcome="emitted"} 1.0',
         'edgeturbo_dropped_total{reason="newer frame"} 3.0',
         'edgeturbo_source_faults_total{reason="stall"} 1.0',
+        'edgeturbo_bad_frames_total{reason="constant"} 1.0',
         "edgeturbo_reconnects_total 2.0",
         'edgeturbo_engine_info{backend="null",model="cyclegan-turbo"} 1.0',
         'edgeturbo_stage_seconds_bucket{le="0.033",stage="translate"} 1.0',

@@ -1,0 +1,111 @@
+"""``python -m edgeturbo.benchmarks.cpu_sizes``: SD-Turbo's true size on a CPU, engine beside engine, size by size.
+
+The generator has ``make full-size``'s random weights: times and memory are real, the pictures mean nothing. Every row
+takes its turn in a process of its own, A B C A B C, so that no engine's threads or memory are there when another is
+measured. Turns are kept in WORK/turns.json as they end: what was interrupted goes on, and nothing is repeated.
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .._console import Console
+from ..engines.errors import UsageError
+from ..engines.files import replacing
+from ..engines.frame_layout import size_of
+from .cpu_sizes_report import summarise
+from .cpu_sizes_rows import ROWS, Case, Turn, take_turn, write_graphs
+from .environment import finished, read_environment
+
+RESULTS = "cpu_sizes.json"
+_TURNS = "turns.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure: every row of ``rows`` at every size, ``rounds`` times; each turn runs ``warmup`` frames
+    unmeasured and ``runs`` measured."""
+
+    sizes: tuple[tuple[int, int], ...]
+    rows: tuple[str, ...]
+    rounds: int = 3
+    runs: int = 1
+    warmup: int = 1
+
+    def __post_init__(self) -> None:
+        unknown = [row for row in self.rows if row not in ROWS]
+        if unknown:
+            raise UsageError("--row names what is not known", expected=", ".join(ROWS), got=", ".join(unknown))
+
+
+def main(  # noqa: PLR0913, PLR0917 -- each is an option of the command
+    work: Annotated[
+        Path, typer.Option(help="Holds base/ and cyclegan.pkl of `make full-size`; takes 6 GB more.")
+    ] = Path("full-size"),
+    results: Annotated[Path, typer.Option(help="Where to put the figures.")] = Path("benchmarks/results"),
+    size: Annotated[list[str] | None, typer.Option(metavar="WxH", help="Default: 512x512.")] = None,
+    row: Annotated[list[str] | None, typer.Option(help=f"Default: all of {', '.join(ROWS)}.")] = None,
+    rounds: Annotated[int, typer.Option(help="Turns of every row.")] = 3,
+    runs: Annotated[int, typer.Option(help="Measured frames in a turn.")] = 1,
+    warmup: Annotated[int, typer.Option(help="Frames before them.")] = 1,
+) -> None:
+    """Measure the full-size generator on this CPU, and write down times, ratios, memory and how they grow."""
+    console = Console()
+    with console.reporting_errors():
+        sizes = tuple(size_of(text, "--size") for text in size or ("512x512",))
+        plan = Plan(sizes, tuple(row or ROWS), rounds, runs, warmup)
+        console.say(str(record(console, work, results, plan)))
+
+
+def record(console: Console, work: Path, results: Path, plan: Plan) -> Path:
+    """Take the turns that are missing and write ``results``/cpu_sizes.json of all that were ever taken in ``work``."""
+    environment = read_environment()
+    turns = _read(work / _TURNS)
+    for width, height in plan.sizes:
+        case = Case(work, width, height)
+        write_graphs(case, plan.rows, console.note)
+        for round_ in range(plan.rounds):
+            for row in plan.rows:
+                if not any(turn.is_of(row, case, round_) for turn in turns):
+                    turns.append(_in_a_process(case, row, round_, plan))
+                    console.note(f"{width}x{height}, round {round_ + 1}, {row}: {turns[-1]}")
+                    _write(work / _TURNS, {"turns": [asdict(turn) for turn in turns]})
+    found = {"environment": asdict(finished(environment)), **summarise(work, turns)}
+    results.mkdir(parents=True, exist_ok=True)
+    _write(results / RESULTS, found)
+    return results / RESULTS
+
+
+def _in_a_process(case: Case, row: str, round_: int, plan: Plan) -> Turn:
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
+            return child.submit(take_turn, case, row, round_, plan.warmup, plan.runs).result()
+    except BrokenProcessPool:
+        return Turn(row, case.width, case.height, round_, note="the process was killed: it did not fit into memory")
+
+
+def _read(path: Path) -> list[Turn]:
+    if not path.exists():
+        return []
+    listed = json.loads(path.read_text(encoding="utf-8"))["turns"]
+    return [
+        Turn(**{**turn, "seconds": tuple(turn["seconds"]), "cpu_seconds": tuple(turn["cpu_seconds"])})
+        for turn in listed
+    ]
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)

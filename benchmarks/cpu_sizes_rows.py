@@ -1,0 +1,249 @@
+"""The rows of the full-size study on a CPU: how each is written, opened and run, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engines._build_job import peak_rss_bytes
+
+if TYPE_CHECKING:
+    from ..engines.base import Engine
+    from ..export.generator import Generator
+    from ..export.trace import GraphShape
+
+Frame = NDArray[np.uint8]
+Run = Callable[[Frame], Any]
+
+EAGER = "pytorch-fp32"
+ROWS = (
+    EAGER, "pytorch-bf16", "pytorch-compile-fp32", "onnxruntime-fp32", "onnxruntime-fp16", "openvino-f32",
+    "openvino-bf16", "three-openvino-f32",
+)  # fmt: skip
+_GRAPH, _DATA = "generator.onnx", "generator.onnx.data"
+_FIRST = -20  # the highest of Linux's priorities, setpriority(2)
+_PROMPT, _DIRECTION = "driving in the night", "a2b"
+
+
+@dataclass(frozen=True)
+class Case:
+    """The generator of ``work``/cyclegan.pkl at one size, in pixels."""
+
+    work: Path
+    width: int
+    height: int
+
+    def graph(self, precision: str) -> Path:
+        return self.work / f"sizes-{self.width}x{self.height}" / precision / _GRAPH
+
+    @property
+    def costs(self) -> Path:
+        """The graph's cost table: kept when the graph is deleted."""
+        return self.work / "costs" / f"{self.width}x{self.height}.json"
+
+    def picture(self, row: str) -> Path:
+        """Where a row's image of the frame is kept, uint8 [H, W, 3]."""
+        return self.work / "pictures" / f"{row}-{self.width}x{self.height}.npy"
+
+    def frame(self) -> Frame:
+        """Random pixels, uint8 [1, H, W, 3], the same for every row."""
+        return np.random.default_rng(0).integers(0, 256, (1, self.height, self.width, 3), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One process's work. ``seconds`` by the clock and ``cpu_seconds`` of the processors for each measured frame;
+    ``open_s``: to load, and for a compiler to compile. ``note``: why there are no figures.
+    """
+
+    row: str
+    width: int
+    height: int
+    round: int
+    open_s: float = 0.0
+    warmup_s: float = 0.0
+    seconds: tuple[float, ...] = ()
+    cpu_seconds: tuple[float, ...] = ()
+    peak_rss_bytes: int = 0
+    note: str = ""
+
+    def is_of(self, row: str, case: Case, round_: int) -> bool:
+        return (self.row, self.width, self.height, self.round) == (row, case.width, case.height, round_)
+
+
+def write_graphs(case: Case, rows: tuple[str, ...], tell: Callable[[str], None]) -> None:
+    """Write the ONNX files that ``rows`` need and that are not there yet."""
+    wanted = {precision for row in rows for precision in _graphs_of(row)}
+    missing = sorted(name for name in wanted if not case.graph(name).exists())
+    if not missing:
+        return
+    tell(f"writing {case.width}x{case.height}: {', '.join(missing)}")
+    if "three" in missing:
+        from .three_engines import export_three
+
+        case.graph("three").parent.mkdir(parents=True, exist_ok=True)
+        export_three(_generator(case)[0], case.width, case.graph("three").parent)
+        case.graph("three").write_text("the three are beside this file", encoding="utf-8")
+    for precision in missing:
+        if precision != "three":
+            _write_generator(case, precision)
+
+
+def take_turn(case: Case, row: str, round_: int, warmup: int, runs: int) -> Turn:
+    """Open ``row``, run the frame, and say what it took. What the row raises is the turn's note."""
+    frame = case.frame()
+    began = time.perf_counter()
+    try:
+        with _opened(case, row) as run:
+            open_s, before = time.perf_counter() - began, time.perf_counter()
+            for _ in range(warmup):
+                run(frame)
+            warmup_s = time.perf_counter() - before
+            seconds, cpu_seconds = [], []
+            with _first_in_line():
+                for _ in range(runs):
+                    began, cpu_began = time.perf_counter(), sum(os.times()[:2])
+                    image = run(frame)
+                    seconds.append(round(time.perf_counter() - began, 4))
+                    cpu_seconds.append(round(sum(os.times()[:2]) - cpu_began, 4))
+            peak = peak_rss_bytes() or 0
+    except (RuntimeError, MemoryError) as error:
+        return Turn(row, case.width, case.height, round_, note=f"{type(error).__name__}: {error}"[:300])
+    _keep(case.picture(row), image)
+    return Turn(
+        row, case.width, case.height, round_, round(open_s, 2), round(warmup_s, 2), tuple(seconds),
+        tuple(cpu_seconds), peak,
+    )  # fmt: skip
+
+
+@contextmanager
+def _first_in_line() -> Iterator[None]:
+    """Every thread of this process goes before all others of the machine, where the system lets it: a neighbour then
+    takes next to nothing away, and waits."""
+    tasks = Path("/proc/self/task")
+    threads = [int(task.name) for task in tasks.iterdir()] if tasks.is_dir() else []
+    with suppress(PermissionError):
+        for thread in threads:
+            os.setpriority(os.PRIO_PROCESS, thread, _FIRST)
+    yield
+    with suppress(PermissionError):
+        for thread in threads:
+            os.setpriority(os.PRIO_PROCESS, thread, 0)
+
+
+def _graphs_of(row: str) -> tuple[str, ...]:
+    if row.startswith("three"):
+        return ("three",)
+    if row.startswith("pytorch"):
+        return ()
+    return ("fp32",) if row == "onnxruntime-fp32" else ("fp16",)
+
+
+def _keep(path: Path, image: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, np.asarray(image)[0])
+
+
+@contextmanager
+def _opened(case: Case, row: str) -> Iterator[Run]:
+    if row.startswith("pytorch"):
+        yield _torch_run(case, row)
+        return
+    engine = _engine(case, row)
+    with engine:
+        name, image = engine.inputs[0].name, engine.outputs[0].name
+        yield lambda frame: engine.run({name: frame})[image]
+
+
+def _engine(case: Case, row: str) -> Engine:
+    from ..engines.onnxruntime import OnnxRuntimeEngine
+    from ..engines.openvino import OpenVinoEngine, OpenVinoOptions
+
+    if row.startswith("onnxruntime"):
+        return OnnxRuntimeEngine(case.graph(row.rpartition("-")[2]))
+    options = OpenVinoOptions(precision=row.rpartition("-")[2])
+    if row.startswith("openvino"):
+        return OpenVinoEngine(case.graph("fp16"), options)
+    from .three_engines import NAMES, EngineChain
+
+    folder = case.graph("three").parent
+    return EngineChain(*(OpenVinoEngine(folder / f"{name}.onnx", options) for name in NAMES))
+
+
+def _torch_run(case: Case, row: str) -> Run:
+    import torch
+
+    from .gpu_check.pytorch_model import merged_module
+
+    compiled = "compile" in row
+    if compiled:
+        # Constants are folded and weights arranged for the kernels: what gives its best on a CPU.
+        torch._inductor.config.freezing = True
+    dtype = torch.bfloat16 if row.endswith("bf16") else torch.float32
+    channels_last = row != EAGER
+    module: Any = merged_module(_generator(case)[0], "cpu", dtype, channels_last=channels_last)
+    if compiled:
+        module = torch.compile(module)
+
+    def run(frame: Frame) -> Any:
+        with torch.no_grad():
+            return module(frame=torch.from_numpy(frame)).numpy()
+
+    return run
+
+
+def _generator(case: Case) -> tuple[Generator, GraphShape]:
+    """Merged, FP32, as an export traces it, and the shape to trace it with."""
+    from ..export.assemble import assemble
+    from ..export.base import open_base
+    from ..export.checkpoints import read_checkpoint
+    from ..export.recipe import ExportOptions, recipe_for
+    from ..export.text import encode_prompt
+
+    options = ExportOptions(
+        case.work / "cyclegan.pkl", base=str(case.work / "base"), prompt=_PROMPT, direction=_DIRECTION,
+        width=case.width, height=case.height,
+    )  # fmt: skip
+    checkpoint, base = read_checkpoint(options.ckpt), open_base(options.base)
+    recipe = recipe_for(options, checkpoint)
+    return assemble(recipe, checkpoint, base, encode_prompt(base, recipe.prompt)), recipe.shape
+
+
+def _write_generator(case: Case, precision: str) -> None:
+    """The graph that an export of this precision writes, its default passes included."""
+    import onnx_ir as ir
+
+    from ..engines.select import OPENVINO
+    from ..export.costs import write_costs
+    from ..export.passes.choice import chosen_passes, default_passes
+    from ..export.passes.exact_norm import ExactNorm
+    from ..export.passes.half import Half
+    from ..export.passes.specialise import Specialise, release
+    from ..export.passes.stage_names import StageNames
+    from ..export.precision import is_island
+    from ..export.trace import DEFAULT_OPSET, UNQUANTISED, onnx_from_generator
+
+    model = onnx_from_generator(*_generator(case), DEFAULT_OPSET)
+    Specialise()(model)
+    for step in chosen_passes(default_passes(OPENVINO)):
+        step(model)
+    if precision == "fp32":
+        ExactNorm()(model)
+    StageNames(frozenset({UNQUANTISED}))(model)
+    model.graph.outputs.pop()
+    if precision == "fp16":
+        Half(is_island)(model)
+    path = case.graph(precision)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ir.save(model, path, external_data=_DATA)
+    release(model)
+    case.costs.parent.mkdir(parents=True, exist_ok=True)
+    write_costs(path, case.costs)
