@@ -54,7 +54,7 @@ def refuse_quantisation(options: ExportOptions) -> None:
         raise UsageError(
             f"--calibration {options.method} does not work",
             expected=f"{', '.join(METHODS)}, for int8, fp8 and mixtures",
-            hint="leave --calibration out",
+            hint="--precision int8 --calibration mse",
         )  # fmt: skip
 
 

@@ -157,7 +157,7 @@ def _refuse_ranges(options: ExportOptions) -> None:
         )
     if options.calibrate is not None and options.precision == "fp32":
         raise UsageError(
-            "--calibrate measures what FP16 has to hold, and this bundle is to be FP32", hint="leave --calibrate out"
+            "--calibrate measures what FP16 has to hold, and this bundle is to be FP32", hint="--precision fp16"
         )
 
 

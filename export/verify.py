@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..engines.errors import ParityError
 from ..engines.manifest import IMAGE, NOISE, POSTERIOR_NOISE, Parity
-from ..engines.parity import PSNR_FLOOR_DB, PSNR_TARGET_DB, likeness
+from ..engines.parity import EIGHT_BITS, PSNR_FLOOR_DB, PSNR_TARGET_DB, likeness
 from ..runtime.colour import from_rgb
 from ..runtime.image import restore
 from .probe import probing
@@ -101,10 +101,10 @@ def refuse_departure(parity: Parity, precision: str) -> str | None:
     reached = math.inf if parity.psnr_db is None else parity.psnr_db
     floor, target = PSNR_FLOOR_DB[precision], PSNR_TARGET_DB[precision]
     if precision == "fp32" and not parity.max_abs <= FP32_MAX_ABS:
-        raise _too_far(f"largest difference at most {FP32_MAX_ABS:g} in [-1, 1]", f"{parity.max_abs:.3g}")
+        raise _too_far(f"largest difference at most {FP32_MAX_ABS:g} in [-1, 1]", f"{parity.max_abs:.3g}", precision)
     # In FP32, too: what stands behind the tensor before quantisation shows in the pictures alone.
     if not (reached >= floor and math.isfinite(parity.max_abs)):
-        raise _too_far(f"PSNR of at least {floor:g} dB", f"{reached:.1f} dB")
+        raise _too_far(f"PSNR of at least {floor:g} dB", f"{reached:.1f} dB", precision)
     return (
         f"PSNR is {reached:.1f} dB: above the {floor:g} dB floor, below the {target:g} dB target"
         if reached < target
@@ -118,12 +118,14 @@ def _largest_difference(reference: Outputs, got: Outputs) -> float:
     return max(math.inf if math.isnan(d) else d for d in differences)
 
 
-def _too_far(expected: str, got: str) -> ParityError:
+def _too_far(expected: str, got: str, precision: str) -> ParityError:
+    wider = "mixed:int8 --device NAME, or fp16" if precision in EIGHT_BITS else "fp32"
+    hint = f"--precision {wider}; if that fails too, please report it with the output of turbo-inspect CKPT"
     return ParityError(
         "the bundle does not compute what the PyTorch reference computes; nothing was written",
         expected=expected,
         got=got,
-        hint="--precision fp32; if that fails too, please report it with the output of turbo-inspect CKPT",
+        hint=hint,
     )
 
 
