@@ -22,7 +22,7 @@ test: $(VENV)/test.stamp
 report: $(VENV)/test.stamp
 	test -f demo-out/day2night/manifest.json || $(RUN) -m edgeturbo.export.demo --out demo-out
 	$(VENV)/bin/turbo-bench demo-out/day2night --ckpt export/demo/day2night_demo.pkl --base export/demo/base \
-		--against pytorch,openvino,onnxruntime --frames export/demo/frames --repeat 40 --seconds 10 \
+		--against pytorch,openvino,onnxruntime --frames export/demo/frames --repeat 5 --seconds 10 \
 		--predict jetson-orin-nano-super,agx-orin,thor,rtx-4090 --report demo-out/report
 	rm -rf docs/report
 	cp -R demo-out/report docs/report

@@ -71,13 +71,13 @@ def record(console: Console, work: Path, results: Path, plan: Plan) -> Path:
     turns = _read(work / _TURNS)
     for width, height in plan.sizes:
         case = Case(work, width, height)
-        write_graphs(case, plan.rows, console.note)
-        for round_ in range(plan.rounds):
-            for row in plan.rows:
-                if not any(turn.is_of(row, case, round_) for turn in turns):
-                    turns.append(_in_a_process(case, row, round_, plan))
-                    console.note(f"{width}x{height}, round {round_ + 1}, {row}: {turns[-1]}")
-                    _write(work / _TURNS, {"turns": [asdict(turn) for turn in turns]})
+        wanted = [(row, round_) for round_ in range(plan.rounds) for row in plan.rows]
+        missing = [each for each in wanted if not any(turn.is_of(each[0], case, each[1]) for turn in turns)]
+        write_graphs(case, tuple({row: None for row, _ in missing}), console.note)
+        for row, round_ in missing:
+            turns.append(_in_a_process(case, row, round_, plan))
+            console.note(f"{width}x{height}, round {round_ + 1}, {row}: {turns[-1]}")
+            _write(work / _TURNS, {"turns": [asdict(turn) for turn in turns]})
     found = {"environment": asdict(finished(environment)), **summarise(work, turns)}
     results.mkdir(parents=True, exist_ok=True)
     _write(results / RESULTS, found)
