@@ -151,7 +151,7 @@ def test_the_ros_node_calls_edgeturbo_as_it_can_be_called():
     [
         ("_stats", set(dir(StreamStats()))),
         ("_slot", set(dir(LatestSlot()))),
-        ("_translate", {*dir(Translator), "choice", "reason", "bundle"}),
+        ("_translate", {*dir(Translator), "choice", "reason", "bundle", "guard"}),
         ("error", set(dir(EdgeTurboError))),
     ],
 )
