@@ -246,13 +246,6 @@ def test_a_refusal_does_not_show_credentials(text):
     assert "hunter2" not in str(caught.value)
 
 
-def test_credentials_are_percent_decoded():
-    assert parse_input("rtsp://us%40er:p%2Fw%3A@cam/x").credentials == ("us@er", "p/w:")
-    assert parse_input("rtsp://user@cam/x").credentials == ("user", "")
-    assert parse_input("rtsp://cam/a@b").credentials is None
-    assert parse_input("rtsp://@:8554/x").credentials is None
-
-
 def test_numbered_pictures():
     assert numbered(Path("a/%05d.jpg"), 7) == Path("a/00007.jpg")
     assert numbered(Path("frame_%i.png"), 123) == Path("frame_123.png")
