@@ -164,6 +164,14 @@ def find(words: str, *, cpu: Callable[[], Device] | None = None) -> tuple[Device
     return tuple((cpu or measure_cpu)() if name == CPU else DEVICES[name] for name in names)
 
 
+def find_one(word: str) -> Device:
+    """The one device that ``word`` names. Raises UsageError for none, for several and for one that nobody knows."""
+    found = find(word)
+    if len(found) != 1:
+        raise UsageError("--device is to name one device", got=word, hint="--device agx-orin")
+    return found[0]
+
+
 def of_gpu(name: str) -> Device | None:
     """The device that a driver calls ``name`` (``NVIDIA GeForce RTX 4090``); None for others, and for variants of them.
 

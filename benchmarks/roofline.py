@@ -9,7 +9,7 @@ from ..engines.costs import COSTS, Costs, by_kind, by_stage, most_expensive, rea
 from ..engines.device import gpu
 from ..engines.errors import UsageError
 from ..engines.select import GPU_PLANS, ONNXRUNTIME_CUDA
-from .devices import Device, find, measure_cpu, of_gpu
+from .devices import Device, find_one, measure_cpu, of_gpu
 from .predict import Prediction, auto_size, predict
 from .result import Roofline
 
@@ -43,12 +43,10 @@ def propose_size(bundle: Bundle, target: tuple[str, float]) -> Prediction:
     Raises UsageError for a device that is not in the table, a rate that no size reaches, and a bundle without costs.
     """
     name, fps = target
-    devices = find(name)
-    if len(devices) != 1:
-        raise UsageError("--device is to name one device", got=name, hint="--device agx-orin")
+    device = find_one(name)
     if COSTS not in bundle.manifest.files:
         raise UsageError(f"no size can be proposed: {_NO_TABLE}")
-    return auto_size(read_costs(bundle.verified(COSTS)), devices[0], fps)
+    return auto_size(read_costs(bundle.verified(COSTS)), device, fps)
 
 
 def _roofline(costs: Costs, bundle: Bundle, choice: Choice | None) -> Roofline:

@@ -167,7 +167,7 @@ def soak(frames: int, source: FrameSource | None = None, sink: WatchingSink | No
         with Translator(bundle.root, engine="null") as translator:
             persistent.open()
             options = LoopOptions(latest=False, max_frames=frames)
-            Stream(persistent, translator.translate_each, [sink], options, stats).run()
+            Stream(persistent, translator.translate_unguarded, [sink], options, stats).run()
     seconds = round(time.monotonic() - started, 1)
     return SoakResult(stats.emitted, seconds, stats.summary(), _growth(sink.samples))
 

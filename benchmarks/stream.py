@@ -274,7 +274,7 @@ def _play(source: FrameSource, translator: Translator, sink: NullSink, options: 
     if source.live:
         source = PersistentSource(source, stats, seed=0)
     source.open()
-    Stream(source, translator.translate_each, [sink], options, stats).run()
+    Stream(source, translator.translate_unguarded, [sink], options, stats).run()
     return stats
 
 
@@ -282,7 +282,7 @@ def _play_clip(clip: Path, out: Path, translator: Translator) -> None:
     source = open_source(str(clip))
     source.open()
     sink = open_sink(str(out), StreamOptions(force=True))
-    Stream(source, translator.translate_each, [sink], LoopOptions(latest=False), StreamStats()).run()
+    Stream(source, translator.translate_unguarded, [sink], LoopOptions(latest=False), StreamStats()).run()
 
 
 @contextmanager

@@ -94,7 +94,8 @@ def measure_stream(
     source = PersistentSource(open_source(f"test://ball?size={_CAMERA[0]}x{_CAMERA[1]}&rate={rate:g}"), stats, seed=0)
     source.open()
     started = time.monotonic()
-    Stream(source, translator.translate_each, [NullSink()], LoopOptions(latest=True, duration=seconds), stats).run()
+    options = LoopOptions(latest=True, duration=seconds, judge=translator.fault_of)
+    Stream(source, translator.translate_unguarded, [NullSink()], options, stats).run()
     taken = time.monotonic() - started
     ages = [percentiles and (percentiles.p50, percentiles.p95) for percentiles in map(stats.percentiles, _AGES)]
     (in_50, in_95), (out_50, out_95) = (pair or (None, None) for pair in ages)

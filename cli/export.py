@@ -140,13 +140,10 @@ def _sized(console: Console, size: str, fps: float | None, device: str | None) -
         return size_of(size, "--size")
     if fps is None or device is None:
         raise UsageError("--size auto wants a rate and a device", hint="--size auto --fps 15 --device agx-orin")
-    from ..benchmarks.devices import find
+    from ..benchmarks.devices import find_one
     from ..benchmarks.predict import auto_size, sd_turbo_costs
 
-    devices = find(device)
-    if len(devices) != 1:
-        raise UsageError("--device is to name one device", got=device, hint="--device agx-orin")
-    proposed = auto_size(sd_turbo_costs(), devices[0], fps)
+    proposed = auto_size(sd_turbo_costs(), find_one(device), fps)
     console.note(f"size: {proposed.width}x{proposed.height}, {proposed.note}")
     return proposed.width, proposed.height
 
@@ -155,15 +152,13 @@ def _target(device: str | None) -> Target | None:
     """What a mixture of precisions is to be fast on: a device, by the roofline over a graph's cost table."""
     if device is None:
         return None
-    from ..benchmarks.devices import find
+    from ..benchmarks.devices import find_one
     from ..benchmarks.predict import predict
     from ..export.costs import counted
     from ..export.quantised import Target
 
-    devices = find(device)
-    if len(devices) != 1:
-        raise UsageError("--device is to name one device", got=device, hint="--device agx-orin")
-    return Target(devices[0].name, lambda model: predict(counted(model.graph, Path("generator.onnx")), devices[0]).ms)
+    found = find_one(device)
+    return Target(found.name, lambda model: predict(counted(model.graph, Path("generator.onnx")), found).ms)
 
 
 def _passes(text: str) -> tuple[str, ...] | None:

@@ -62,21 +62,20 @@ def photographs(shape: GraphShape, input_prep: InputPrep, folder: Path | None) -
     """As ``calibration``, without the extremes: what eight bits' scales are for is what a camera sees."""
     if folder is not None:
         return _of_folder(folder, shape, input_prep)
-    found = demo_frames()
-    names = tuple(path.name for path in found)
-    return Calibration(
-        f"{len(names)} bundled photographs", names, lambda: sampled(map(load_frame, found), shape, input_prep)
-    )
+    found = list(demo_frames())
+    return _of_pictures(found, f"{len(found)} bundled photographs", shape, input_prep)
 
 
 def _of_folder(folder: Path, shape: GraphShape, input_prep: InputPrep) -> Calibration:
     found = pictures_of(folder)
     count = min(len(found), MOST_PICTURES)
     taken = [found[index * len(found) // count] for index in range(count)]
-    source = f"{count} of {len(found)} pictures in {folder.name}"
-    return Calibration(
-        source, tuple(path.name for path in taken), lambda: sampled(map(load_frame, taken), shape, input_prep)
-    )
+    return _of_pictures(taken, f"{count} of {len(found)} pictures in {folder.name}", shape, input_prep)
+
+
+def _of_pictures(paths: list[Path], source: str, shape: GraphShape, input_prep: InputPrep) -> Calibration:
+    names = tuple(path.name for path in paths)
+    return Calibration(source, names, lambda: sampled(map(load_frame, paths), shape, input_prep))
 
 
 def _black(width: int, height: int) -> _Picture:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engines.errors import UsageError
 from ..engines.manifest import Block, Mixture, Quantisation
-from .quantise.apply import QUANTISATIONS, Predict, Quantised, QuantiseOptions, quantise_file
+from .quantise.apply import DEFAULT_MIN_PSNR, QUANTISATIONS, Predict, Quantised, QuantiseOptions, quantise_file
 from .quantise.thresholds import DEFAULT_METHODS, METHODS
 from .samples import batches
 
@@ -64,10 +64,9 @@ def quantise(onnx: Path, options: ExportOptions, frames: Calibration, inputs: tu
     Raises as ``quantise_file``: RangeError for an activation that is not finite, ParityError when no mixture keeps the
     bound. The bound is held against all of ``frames``.
     """
-    precision: Any = options.precision
-    wanted = QuantiseOptions(precision, method=options.method)  # type: ignore[arg-type] # refuse_quantisation looked
-    if options.min_psnr is not None:
-        wanted = QuantiseOptions(precision, method=wanted.method, min_psnr=options.min_psnr)
+    least = DEFAULT_MIN_PSNR if options.min_psnr is None else options.min_psnr
+    # refuse_quantisation looked at both words
+    wanted = QuantiseOptions(options.precision, method=options.method, min_psnr=least)  # type: ignore[arg-type]
     target = options.target
 
     def feeds() -> Iterable[Mapping[str, NDArray[Any]]]:
