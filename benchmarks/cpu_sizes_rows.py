@@ -17,8 +17,7 @@ from ..engines._build_job import peak_rss_bytes
 
 if TYPE_CHECKING:
     from ..engines.base import Engine
-    from ..export.generator import Generator
-    from ..export.trace import GraphShape
+    from .gpu_check.pytorch_model import Parts
 
 Frame = NDArray[np.uint8]
 Run = Callable[[Frame], Any]
@@ -90,7 +89,7 @@ def write_graphs(case: Case, rows: tuple[str, ...], tell: Callable[[str], None])
         from .three_engines import export_three
 
         case.graph("three").parent.mkdir(parents=True, exist_ok=True)
-        export_three(_generator(case)[0], case.width, case.graph("three").parent)
+        export_three(_parts(case).merged(), case.width, case.graph("three").parent)
         case.graph("three").write_text("the three are beside this file", encoding="utf-8")
     for precision in missing:
         if precision != "three":
@@ -189,7 +188,7 @@ def _torch_run(case: Case, row: str) -> Run:
         torch._inductor.config.freezing = True
     dtype = torch.bfloat16 if row.endswith("bf16") else torch.float32
     channels_last = row != EAGER
-    module: Any = merged_module(_generator(case)[0], "cpu", dtype, channels_last=channels_last)
+    module: Any = merged_module(_parts(case).merged(), "cpu", dtype, channels_last=channels_last)
     if compiled:
         module = torch.compile(module)
 
@@ -200,21 +199,14 @@ def _torch_run(case: Case, row: str) -> Run:
     return run
 
 
-def _generator(case: Case) -> tuple[Generator, GraphShape]:
-    """Merged, FP32, as an export traces it, and the shape to trace it with."""
-    from ..export.assemble import assemble
-    from ..export.base import open_base
-    from ..export.checkpoints import read_checkpoint
-    from ..export.recipe import ExportOptions, recipe_for
-    from ..export.text import encode_prompt
+def _parts(case: Case) -> Parts:
+    from ..export.recipe import ExportOptions
+    from .gpu_check.pytorch_model import Parts
 
-    options = ExportOptions(
+    return Parts.of(ExportOptions(
         case.work / "cyclegan.pkl", base=str(case.work / "base"), prompt=_PROMPT, direction=_DIRECTION,
         width=case.width, height=case.height,
-    )  # fmt: skip
-    checkpoint, base = read_checkpoint(options.ckpt), open_base(options.base)
-    recipe = recipe_for(options, checkpoint)
-    return assemble(recipe, checkpoint, base, encode_prompt(base, recipe.prompt)), recipe.shape
+    ))  # fmt: skip
 
 
 def _write_generator(case: Case, precision: str) -> None:
@@ -223,25 +215,14 @@ def _write_generator(case: Case, precision: str) -> None:
 
     from ..engines.select import OPENVINO
     from ..export.costs import write_costs
-    from ..export.passes.choice import chosen_passes, default_passes
-    from ..export.passes.exact_norm import ExactNorm
-    from ..export.passes.half import Half
-    from ..export.passes.specialise import Specialise, release
-    from ..export.passes.stage_names import StageNames
-    from ..export.precision import is_island
-    from ..export.trace import DEFAULT_OPSET, UNQUANTISED, onnx_from_generator
+    from ..export.passes.choice import default_passes
+    from ..export.passes.specialise import release
+    from ..export.shape import shape_graph
+    from ..export.trace import onnx_from_generator
 
-    model = onnx_from_generator(*_generator(case), DEFAULT_OPSET)
-    Specialise()(model)
-    for step in chosen_passes(default_passes(OPENVINO)):
-        step(model)
-    if precision == "fp32":
-        ExactNorm()(model)
-    StageNames(frozenset({UNQUANTISED}))(model)
-    model.graph.outputs.pop()
-    if precision == "fp16":
-        Half(is_island)(model)
-    path = case.graph(precision)
+    parts, path = _parts(case), case.graph(precision)
+    model = onnx_from_generator(parts.merged(), parts.recipe.shape)
+    shape_graph(model, default_passes(OPENVINO), half=precision == "fp16")
     path.parent.mkdir(parents=True, exist_ok=True)
     ir.save(model, path, external_data=_DATA)
     release(model)

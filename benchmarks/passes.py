@@ -142,24 +142,17 @@ def write_plain(work: Path, folder: Path, size: int) -> None:
     """The graph as an export has it before its precision is decided: FP32, specialised, named by stages."""
     import onnx_ir as ir
 
-    from ..export.assemble import assemble
-    from ..export.base import open_base
-    from ..export.checkpoints import read_checkpoint
     from ..export.passes.specialise import Specialise
     from ..export.passes.stage_names import StageNames
-    from ..export.recipe import ExportOptions, recipe_for
-    from ..export.text import encode_prompt
+    from ..export.recipe import ExportOptions
     from ..export.trace import UNQUANTISED, onnx_from_generator
+    from .gpu_check.pytorch_model import Parts
 
-    options = ExportOptions(
+    parts = Parts.of(ExportOptions(
         work / "cyclegan.pkl", base=str(work / "base"), prompt="driving in the night", direction="a2b",
         width=size, height=size,
-    )  # fmt: skip
-    checkpoint, base = read_checkpoint(options.ckpt), open_base(options.base)
-    recipe = recipe_for(options, checkpoint)
-    model = onnx_from_generator(
-        assemble(recipe, checkpoint, base, encode_prompt(base, recipe.prompt)), recipe.shape, options.opset
-    )
+    ))  # fmt: skip
+    model = onnx_from_generator(parts.merged(), parts.recipe.shape)
     Specialise()(model)
     StageNames(frozenset({UNQUANTISED}))(model)
     model.graph.outputs.pop()

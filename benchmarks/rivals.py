@@ -123,15 +123,9 @@ class Rival:
 
     def _parts(self) -> Parts:
         """Of the bundle's own direction, prompt, strength and size. Raises UsageError for another checkpoint."""
-        from ..export.base import open_base
-        from ..export.checkpoints import read_checkpoint
-        from ..export.recipe import recipe_for
-        from ..export.text import encode_prompt
         from .gpu_check.pytorch_model import Parts
 
-        wanted = same_options(self._setting, self._bundle)
-        checkpoint, base = read_checkpoint(wanted.ckpt), open_base(wanted.base)
-        return Parts(recipe_for(wanted, checkpoint), checkpoint, base, encode_prompt(base, wanted.prompt or ""))
+        return Parts.of(same_options(self._setting, self._bundle))
 
     def _dtype(self, precision: str) -> Any:
         import torch

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .checkpoints import Checkpoint
     from .repair import Outcome
     from .samples import Sample
+    from .shape import Shaped
     from .verify import ReferenceOutputs
 
 # Pillow, because a graph that resizes does it as the Pillow here does.
@@ -92,11 +93,11 @@ class _Session:
         self._settle_passes(backend)
         prepared = self._prepare()
         with staging(self.options.folder, force=self.options.force) as staged:
-            islands, originals = self._write_onnx(prepared, staged.root)
-            held = self._hold_ranges(prepared.recipe, staged.root / ONNX, originals)
+            shaped = self._write_onnx(prepared, staged.root)
+            held = self._hold_ranges(prepared.recipe, staged.root / ONNX, shaped.originals)
             quantisation = self._quantise(prepared.recipe, staged.root / ONNX)
             parity = self._check(prepared, staged.root / ONNX)
-            manifest = replace(self._manifest(prepared, islands, parity, held), quantisation=quantisation)
+            manifest = replace(self._manifest(prepared, shaped.islands, parity, held), quantisation=quantisation)
             del prepared
             with self._stage("seal"):
                 write_costs(staged.root / ONNX, staged.root / COSTS)
@@ -159,39 +160,21 @@ class _Session:
             embedding = encode_prompt(base, recipe.prompt)
         return _Prepared(recipe, checkpoint, base, embedding)
 
-    def _write_onnx(self, prepared: _Prepared, root: Path) -> tuple[tuple[str, ...], dict[str, NDArray[np.float32]]]:
-        """Write the ONNX files into ``root``; return the names of the nodes that stay in FP32, and what FP16 lost."""
+    def _write_onnx(self, prepared: _Prepared, root: Path) -> Shaped:
+        """Write the ONNX files into ``root``."""
         import onnx_ir as ir
 
-        from .passes.choice import chosen_passes
-        from .passes.exact_norm import ExactNorm
-        from .passes.half import Half
-        from .passes.specialise import Specialise, release
-        from .passes.stage_names import StageNames
-        from .precision import is_island
-        from .ranges import lossy_weights
-        from .trace import UNQUANTISED
+        from .passes.specialise import release
+        from .shape import shape_graph
 
         model = self._trace(prepared)
-        half = Half(is_island)
-        originals: dict[str, NDArray[np.float32]] = {}
         with self._stage("specialise"):
-            Specialise()(model)
-            for step in chosen_passes(self.options.passes or ()):
-                step(model)
-            if self.options.precision == "fp32":
-                ExactNorm()(model)
-            StageNames(frozenset({UNQUANTISED}))(model)
-            # It was an output so that it got its name and type; it is none of the generator's.
-            model.graph.outputs.pop()
-            if self.options.precision != "fp32":
-                originals = lossy_weights(model)
-                half(model)
+            shaped = shape_graph(model, self.options.passes or (), half=self.options.precision != "fp32")
         with self._stage("save ONNX"):
             ir.save(model, root / ONNX, external_data=ONNX_DATA)
         release(model)
         give_memory_back()
-        return tuple(half.islands), originals
+        return shaped
 
     def _trace(self, prepared: _Prepared) -> ir.Model:
         from .assemble import assemble

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ...export.base import BaseModel
     from ...export.checkpoints import Checkpoint
     from ...export.generator import Generator
-    from ...export.recipe import Recipe
+    from ...export.recipe import ExportOptions, Recipe
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,18 @@ class Parts:
     checkpoint: Checkpoint
     base: BaseModel
     embedding: Tensor
+
+    @classmethod
+    def of(cls, options: ExportOptions) -> Parts:
+        """Read what an export with ``options`` would read. Raises as that does."""
+        from ...export.base import open_base
+        from ...export.checkpoints import read_checkpoint
+        from ...export.recipe import recipe_for
+        from ...export.text import encode_prompt
+
+        checkpoint, base = read_checkpoint(options.ckpt), open_base(options.base)
+        recipe = recipe_for(options, checkpoint)
+        return cls(recipe, checkpoint, base, encode_prompt(base, recipe.prompt))
 
     def merged(self) -> Generator:
         """The generator that an export traces, FP32, on the CPU."""
@@ -44,17 +56,12 @@ class Parts:
 
 def load_parts(options: CheckOptions) -> Parts:
     """Read the checkpoint and the base model that the stage ``prepare-weights`` wrote."""
-    from ...export.base import open_base
-    from ...export.checkpoints import read_checkpoint
-    from ...export.recipe import ExportOptions, recipe_for
-    from ...export.text import encode_prompt
+    from ...export.recipe import ExportOptions
 
-    checkpoint, base = read_checkpoint(options.checkpoint), open_base(str(options.base))
-    wanted = ExportOptions(
+    return Parts.of(ExportOptions(
         options.checkpoint, base=str(options.base), prompt=PROMPT, direction=DIRECTION,
         width=options.pixels, height=options.pixels,
-    )  # fmt: skip
-    return Parts(recipe_for(wanted, checkpoint), checkpoint, base, encode_prompt(base, PROMPT))
+    ))  # fmt: skip
 
 
 class PromptEncoder:
