@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -110,6 +111,28 @@ def test_a_plan_may_be_replaced_while_it_runs(feeds, tmp_path):
         (tmp_path / "other.plan").replace(plan)
         np.testing.assert_array_equal(engine.run(feeds)["image"], before)
     assert (run(plan, feeds) != before).any()
+
+
+def resident(path: Path) -> int:
+    """Bytes of the mapped file that this process holds in memory."""
+    parts = Path("/proc/self/smaps").read_text().split(str(path))[1:]
+    return sum(1024 * int(part.split("Rss:")[1].split()[0]) for part in parts)
+
+
+@pytest.mark.usefixtures("capsys")
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not say what is resident")
+def test_a_plan_that_was_read_leaves_memory_again(feeds, tmp_path, monkeypatch):
+    plan = tmp_path / "engine.plan"
+    build(network(tmp_path), plan)
+    left = {}
+    for forgetting in (True, False):
+        with monkeypatch.context() as patch:
+            if not forgetting:
+                patch.setattr(openvino_engine, "_forgetting", lambda _: nullcontext())
+            with OpenVinoEngine(plan) as engine:
+                left[forgetting] = resident(plan), engine.run(feeds)["image"]
+    assert left[True][0] < left[False][0] == -(-plan.stat().st_size // 4096) * 4096
+    np.testing.assert_array_equal(left[True][1], left[False][1])
 
 
 @pytest.mark.usefixtures("capsys")
