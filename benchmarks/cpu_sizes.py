@@ -8,10 +8,8 @@ measured. Turns are kept in WORK/turns.json as they end: what was interrupted go
 from __future__ import annotations
 
 import json
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +22,7 @@ from ..engines.frame_layout import size_of
 from .cpu_sizes_report import summarise
 from .cpu_sizes_rows import ROWS, Case, Turn, take_turn, write_graphs
 from .environment import finished, read_environment
+from .process import in_a_process
 
 RESULTS = "cpu_sizes.json"
 _TURNS = "turns.json"
@@ -75,7 +74,7 @@ def record(console: Console, work: Path, results: Path, plan: Plan) -> Path:
         missing = [each for each in wanted if not any(turn.is_of(each[0], case, each[1]) for turn in turns)]
         write_graphs(case, tuple({row: None for row, _ in missing}), console.note)
         for row, round_ in missing:
-            turns.append(_in_a_process(case, row, round_, plan))
+            turns.append(_turn(case, row, round_, plan))
             console.note(f"{width}x{height}, round {round_ + 1}, {row}: {turns[-1]}")
             _write(work / _TURNS, {"turns": [asdict(turn) for turn in turns]})
     found = {"environment": asdict(finished(environment)), **summarise(work, turns)}
@@ -84,10 +83,9 @@ def record(console: Console, work: Path, results: Path, plan: Plan) -> Path:
     return results / RESULTS
 
 
-def _in_a_process(case: Case, row: str, round_: int, plan: Plan) -> Turn:
+def _turn(case: Case, row: str, round_: int, plan: Plan) -> Turn:
     try:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
-            return child.submit(take_turn, case, row, round_, plan.warmup, plan.runs).result()
+        return in_a_process(take_turn, case, row, round_, plan.warmup, plan.runs)
     except BrokenProcessPool:
         return Turn(row, case.width, case.height, round_, note="the process was killed: it did not fit into memory")
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..engines.costs import Costs, read_costs
 from ..engines.parity import likeness
-from .cpu_sizes_rows import EAGER, ROWS, Case, Turn
+from .cpu_sizes_rows import EAGER, PRODUCTS, ROWS, Case, Turn
 from .latency import Latency, Ratio, ratio
 
 # Two unknowns are fitted for each row; what is left over says something only from here on.
@@ -55,7 +55,7 @@ def _row(case: Case, row: str, turns: list[Turn], eager: list[Turn]) -> dict[str
         "cpu_seconds": [list(turn.cpu_seconds) for turn in measured],
         "median_s": round(latency.p50_ms / 1e3, 3),
         "ratio_to_eager": None if against is None else asdict(against),
-        "psnr_to_eager_db": None if row == EAGER else _psnr(case, row),
+        "psnr_to_eager_db": None if row in {EAGER, PRODUCTS} else _psnr(case, row),
         "peak_rss_bytes": max(turn.peak_rss_bytes for turn in measured),
         "open_s": round(float(np.median([turn.open_s for turn in measured])), 1),
         "first_frame_s": round(float(np.median([turn.warmup_s for turn in measured])), 1),

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engines._build_job import peak_rss_bytes
+from .process import in_a_process
 
 if TYPE_CHECKING:
     from ..engines.base import Engine
@@ -23,11 +24,16 @@ Frame = NDArray[np.uint8]
 Run = Callable[[Frame], Any]
 
 EAGER = "pytorch-fp32"
+PRODUCTS = "products-f32"  # no generator: as many operations, in products of matrices, the best that a CPU is at
 ROWS = (
-    EAGER, "pytorch-bf16", "pytorch-compile-fp32", "onnxruntime-fp32", "onnxruntime-fp16", "openvino-f32",
-    "openvino-bf16", "three-openvino-f32",
+    EAGER, PRODUCTS, "pytorch-bf16", "pytorch-compile-fp32", "onnxruntime-fp32", "onnxruntime-fp16", "openvino-f32",
+    "openvino-f32-plan", "openvino-f32-split", "openvino-f32-winograd", "openvino-bf16", "three-openvino-f32",
 )  # fmt: skip
 _GRAPH, _DATA = "generator.onnx", "generator.onnx.data"
+_PLAN = "openvino-f32.plan"
+# The passes that a row's graph has beyond an export's own, by how the row's name ends.
+_ALGEBRA = {"split": "split-upsample", "winograd": "winograd"}
+_SIDE = 2048  # 3 x 17 MB; larger ones are no faster
 _FIRST = -20  # the highest of Linux's priorities, setpriority(2)
 _PROMPT, _DIRECTION = "driving in the night", "a2b"
 
@@ -42,6 +48,11 @@ class Case:
 
     def graph(self, precision: str) -> Path:
         return self.work / f"sizes-{self.width}x{self.height}" / precision / _GRAPH
+
+    @property
+    def plan(self) -> Path:
+        """What `turbo-build --engine openvino` makes of the FP16 graph."""
+        return self.work / f"sizes-{self.width}x{self.height}" / _PLAN
 
     @property
     def costs(self) -> Path:
@@ -94,6 +105,8 @@ def write_graphs(case: Case, rows: tuple[str, ...], tell: Callable[[str], None])
     for precision in missing:
         if precision != "three":
             _write_generator(case, precision)
+    if "openvino-f32-plan" in rows and not case.plan.exists():
+        in_a_process(_write_plan, case)
 
 
 def take_turn(case: Case, row: str, round_: int, warmup: int, runs: int) -> Turn:
@@ -141,9 +154,14 @@ def _first_in_line() -> Iterator[None]:
 def _graphs_of(row: str) -> tuple[str, ...]:
     if row.startswith("three"):
         return ("three",)
+    if row == PRODUCTS:
+        return ("fp16",)  # its costs
     if row.startswith("pytorch"):
         return ()
-    return ("fp32",) if row == "onnxruntime-fp32" else ("fp16",)
+    if row == "onnxruntime-fp32":
+        return ("fp32",)
+    added = _ALGEBRA.get(row.rpartition("-")[2])
+    return ("fp16",) if added is None else (f"fp16-{added}",)
 
 
 def _keep(path: Path, image: Any) -> None:
@@ -153,6 +171,9 @@ def _keep(path: Path, image: Any) -> None:
 
 @contextmanager
 def _opened(case: Case, row: str) -> Iterator[Run]:
+    if row == PRODUCTS:
+        yield _products(case)
+        return
     if row.startswith("pytorch"):
         yield _torch_run(case, row)
         return
@@ -168,9 +189,9 @@ def _engine(case: Case, row: str) -> Engine:
 
     if row.startswith("onnxruntime"):
         return OnnxRuntimeEngine(case.graph(row.rpartition("-")[2]))
-    options = OpenVinoOptions(precision=row.rpartition("-")[2])
+    options = OpenVinoOptions(precision=row.removeprefix("three-").split("-")[1])
     if row.startswith("openvino"):
-        return OpenVinoEngine(case.graph("fp16"), options)
+        return OpenVinoEngine(case.plan if row.endswith("plan") else case.graph(*_graphs_of(row)), options)
     from .three_engines import NAMES, EngineChain
 
     folder = case.graph("three").parent
@@ -199,6 +220,23 @@ def _torch_run(case: Case, row: str) -> Run:
     return run
 
 
+def _products(case: Case) -> Run:
+    """Products of square FP32 matrices, as many as have the operations of the case's graph; gives the frame back."""
+    import torch
+
+    from ..engines.costs import read_costs
+
+    times = round(read_costs(case.costs).flops / (2 * _SIDE**3))
+    one, other = torch.rand(2, _SIDE, _SIDE)
+
+    def run(frame: Frame) -> Any:
+        for _ in range(times):
+            torch.mm(one, other)
+        return frame
+
+    return run
+
+
 def _parts(case: Case) -> Parts:
     from ..export.recipe import ExportOptions
     from .gpu_check.pytorch_model import Parts
@@ -221,10 +259,21 @@ def _write_generator(case: Case, precision: str) -> None:
     from ..export.trace import onnx_from_generator
 
     parts, path = _parts(case), case.graph(precision)
+    number, _, added = precision.partition("-")
     model = onnx_from_generator(parts.merged(), parts.recipe.shape)
-    shape_graph(model, default_passes(OPENVINO), half=precision == "fp16")
+    shape_graph(model, (*default_passes(OPENVINO), *filter(None, added.split("+"))), half=number == "fp16")
     path.parent.mkdir(parents=True, exist_ok=True)
     ir.save(model, path, external_data=_DATA)
     release(model)
+    if added:
+        return  # what a size costs is counted without it, for every row alike
     case.costs.parent.mkdir(parents=True, exist_ok=True)
     write_costs(path, case.costs)
+
+
+def _write_plan(case: Case) -> None:
+    from ..engines.files import replacing
+    from ..engines.openvino import OpenVinoEngine
+
+    with OpenVinoEngine(case.graph("fp16")) as engine, replacing(case.plan) as path, path.open("wb") as stream:
+        engine.write_plan(stream)

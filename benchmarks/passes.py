@@ -12,10 +12,8 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +25,7 @@ from .._console import Console
 from ..engines.base import TensorSpec
 from ..engines.errors import UsageError
 from .environment import finished, read_environment
+from .process import in_a_process
 
 if TYPE_CHECKING:
     pass
@@ -181,9 +180,8 @@ def _compare(console: Console, engine: str, graphs: dict[str, Path], rounds: int
     turns: dict[str, list[Turn]] = {name: [] for name in graphs}
     for round_ in range(rounds):
         for name, path in graphs.items():
-            # A process for each turn: what one engine leaves in memory must not be there for the next one.
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
-                turns[name].append(child.submit(take_turn, engine, path).result())
+            # What one engine leaves in memory must not be there for the next one.
+            turns[name].append(in_a_process(take_turn, engine, path))
             console.note(f"round {round_ + 1}, {engine}, {name}: {turns[name][-1].seconds} s")
     return [_gain(engine, name, turns[_PLAIN], turns[name]) for name in graphs]
 

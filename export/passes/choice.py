@@ -31,6 +31,10 @@ PASSES: dict[str, GraphPass] = {
         "split_upsample", "SplitUpsample",
         "computes convolutions behind a 2x upsample before it, with 16 multiplications for 36 (60 MB more in FP16)",
     ),
+    "winograd": GraphPass(
+        "winograd", "Winograd",
+        "computes 3x3 convolutions of 256 channels and more with 36 multiplications for 144 (for CPUs, in FP32)",
+    ),
     "fold-time-bias": GraphPass(
         "fold_time_bias", "FoldTimeBias", "makes the time embedding's constants part of the convolutions' biases",
     ),

@@ -98,6 +98,20 @@ def integers(node: ir.Node, attribute: str, default: list[int]) -> list[int]:
     return default if found is None else list(found.as_ints())
 
 
+def is_plain_3x3(node: ir.Node) -> bool:
+    """Whether ``node`` is a 3x3 Conv with a weight, in one group, that keeps its input's size."""
+    weight = node.inputs[1] if node.op_type == "Conv" else None
+    return (
+        weight is not None
+        and weight.is_initializer()
+        and sizes(weight)[2:] == [3, 3]
+        and integers(node, "pads", [0] * 4) == [1] * 4
+        and integers(node, "strides", [1, 1]) == [1, 1]
+        and integers(node, "dilations", [1, 1]) == [1, 1]
+        and ("group" not in node.attributes or node.attributes["group"].as_int() == 1)
+    )
+
+
 def forget_unused(model: ir.Model) -> None:
     """Drop nodes without effect and weights that nobody takes any more, and let go of those weights' memory."""
     for node in reversed(list(model.graph)):

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes import InPlacePass, PassResult, PostconditionError
 
-from .edit import Block, forget_unused, integers, only_user, sizes, weight_of
+from .edit import Block, forget_unused, is_plain_3x3, only_user, sizes, weight_of
 
 # _TAPS[parity, tap of the 2x2 kernel, tap of the 3x3 kernel]: which 3x3 taps fall on the same small pixel.
 _TAPS = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], dtype=np.float64)
@@ -52,19 +52,7 @@ def split_kernel(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
 def _is_upsampled(node: ir.Node) -> bool:
     """Whether ``node`` is a 3x3 Conv that keeps its input's size and alone takes a nearest 2x Resize."""
     resize = _resize_before(node) if node.op_type == "Conv" else None
-    weight = node.inputs[1] if resize is not None else None
-    return (
-        resize is not None
-        and weight is not None
-        and only_user(resize.outputs[0]) is node
-        and _doubles(resize)
-        and weight.is_initializer()
-        and sizes(weight)[2:] == [3, 3]
-        and integers(node, "pads", [0] * 4) == [1] * 4
-        and integers(node, "strides", [1, 1]) == [1, 1]
-        and integers(node, "dilations", [1, 1]) == [1, 1]
-        and _group(node) == 1
-    )
+    return resize is not None and only_user(resize.outputs[0]) is node and _doubles(resize) and is_plain_3x3(node)
 
 
 def _resize_before(node: ir.Node) -> ir.Node | None:
@@ -85,10 +73,6 @@ def _doubles(resize: ir.Node) -> bool:
         and mode == "nearest"
         and words == {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     )
-
-
-def _group(node: ir.Node) -> int:
-    return node.attributes["group"].as_int() if "group" in node.attributes else 1
 
 
 def _split(model: ir.Model, node: ir.Node) -> None:

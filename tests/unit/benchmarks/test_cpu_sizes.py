@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from edgeturbo._console import Console
 from edgeturbo.benchmarks.cpu_sizes import RESULTS, Plan, record
 from edgeturbo.benchmarks.cpu_sizes_report import summarise
-from edgeturbo.benchmarks.cpu_sizes_rows import EAGER, Case, Turn
+from edgeturbo.benchmarks.cpu_sizes_rows import EAGER, PRODUCTS, Case, Turn
+from edgeturbo.benchmarks.performance_sizes import NAMES, targets
 from edgeturbo.benchmarks.synthetic import TINY, write_base, write_cyclegan
 from edgeturbo.engines.costs import SCHEMA, Costs, Growth, Work
 from edgeturbo.engines.errors import UsageError
 
 ROW = "onnxruntime-fp16"
+BUILT = () if find_spec("openvino") is None else ("openvino-f32-plan", "openvino-f32-winograd")
 
 
 @pytest.fixture
@@ -80,14 +83,34 @@ def test_an_unknown_row_is_refused():
         Plan(((64, 64),), ("pytorch",))
 
 
+def test_algebra_and_the_machines_own_limit_stand_beside_the_targets(work):
+    told = [*turns(EAGER, [10]), *turns("openvino-f32", [8]), *turns("openvino-f32-split", [7])]
+    head, rows = targets(summarise(work, [*told, *turns("products-f32", [6])]))
+    said = {row[0]: row[1:] for row in rows}
+    assert len(head) == 4
+    assert said["time against PyTorch eager"][2] == "**not met**"
+    assert said[f"{NAMES['openvino-f32-split']}, against none of it"][1].startswith("0.88x; 0.70x")
+    assert said[f"{NAMES['openvino-f32-winograd']}, against none of it"][2] == "not measured"
+    assert said[NAMES["products-f32"]][1].startswith("0.60x")
+    assert {row[0] for row in targets(summarise(work, told))[1]} == set(said) - {NAMES["products-f32"]}
+
+
+def test_a_built_plan_is_what_counts_as_ours(work):
+    told = [*turns(EAGER, [10]), *turns("openvino-f32", [5]), *turns("openvino-f32-plan", [5.5])]
+    assert "built plan" in targets(summarise(work, told))[1][0][2]
+
+
 def test_the_study_of_a_tiny_generator_from_end_to_end_goes_on_where_it_ended(tmp_path):
     work, results = tmp_path / "work", tmp_path / "results"
     write_base(work / "base", TINY)
     write_cyclegan(work / "base", work / "cyclegan.pkl")
-    plan = Plan(((64, 64),), (EAGER, ROW), rounds=1)
+    plan = Plan(((64, 64),), (EAGER, PRODUCTS, ROW, *BUILT), rounds=1)
     found = json.loads(record(Console(quiet=True), work, results, plan).read_text(encoding="utf-8"))
     assert only(found, ROW, 64)["psnr_to_eager_db"] > 40
+    for row in BUILT:
+        assert only(found, row, 64)["psnr_to_eager_db"] > 40
     assert only(found, EAGER, 64)["median_s"] > 0
+    assert only(found, PRODUCTS, 64)["psnr_to_eager_db"] is None
     assert found["environment"]["cpu"]
     kept = (work / "turns.json").read_text(encoding="utf-8")
     assert record(Console(quiet=True), work, results, plan) == results / RESULTS

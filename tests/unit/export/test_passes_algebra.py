@@ -14,6 +14,7 @@ import pytest
 from edgeturbo.export.passes.choice import chosen_passes
 from edgeturbo.export.passes.split_upsample import SplitUpsample
 from edgeturbo.export.passes.stage_names import StageNames
+from edgeturbo.export.passes.winograd import Winograd, matrices
 from onnx_ir.passes import PostconditionError
 
 BOUND = 1e-5  # of the output's range, in FP32
@@ -126,6 +127,54 @@ def test_the_corners_of_a_split_upsample_see_the_padding():
 def test_an_upsample_of_another_form_is_refused_not_passed_over(other):
     with pytest.raises(PostconditionError, match=r"of no known form: \['y'\]"):
         SplitUpsample()(upsample((2, 2), (4, 4), **other))
+
+
+def convolution(
+    channels: tuple[int, int], size: tuple[int, int], *, bias: bool = True, batch: int = 1, kernel: int = 3, **more: Any
+) -> ir.Model:
+    inner, outer = channels
+    weights = {"w": random(outer, inner, kernel, kernel), **({"b": random(outer)} if bias else {})}
+    return layers((batch, inner, *size), [("Conv", ["x", *weights], "y", {"pads": [1] * 4, **more})], weights)
+
+
+# 64 by 64 pixels are what a picture of 512x512 has at the latent, 16 by 16 tiles; then borders, batches and no bias.
+@pytest.mark.parametrize(
+    ("channels", "size", "more"),
+    [((24, 16), (64, 64), {}), ((3, 5), (4, 4), {}), ((5, 3), (4, 12), {}), ((6, 6), (8, 16), {"batch": 3}),
+     ((4, 4), (16, 8), {"bias": False})],
+    ids=str,
+)  # fmt: skip
+def test_winograds_convolution_computes_the_same_borders_included(channels, size, more):
+    x = random(more.get("batch", 1), channels[0], *size, seed=9)
+    model = convolution(channels, size, **more)
+    (expected,) = run(model, x)
+    assert Winograd(1, 1)(model).modified
+    (got,) = run(model, x)
+    assert got.shape == expected.shape
+    assert np.abs(got - expected).max() <= BOUND * np.ptp(expected)
+    assert kinds(model)["Conv"] == 6 + 36 + 36
+    assert all(value.uses() for value in model.graph.initializers.values())
+
+
+def test_winograds_matrices_are_exact_for_every_tap_and_place():
+    a, g, b = matrices()
+    for tap in range(3):
+        for place in range(6):
+            kernel, line = np.eye(3)[tap], np.eye(6)[place]
+            expected = [line[start : start + 3] @ kernel for start in range(4)]
+            np.testing.assert_allclose(a @ ((g @ kernel) * (b @ line)), expected, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"size": (6, 8)}, {"size": (8, 6)}, {"kernel": 1, "pads": [0] * 4}, {"pads": [0] * 4}, {"strides": [2, 2]},
+     {"dilations": [2, 2], "pads": [2] * 4}, {"channels": (7, 8)}, {"channels": (8, 7)}, {"size": (4, 12)}],
+    ids=str,
+)  # fmt: skip
+def test_winograd_leaves_other_convolutions_and_those_too_small_to_pay_as_they_are(other):
+    model = convolution(**{"channels": (8, 8), "size": (8, 8), **other})
+    assert not Winograd(8, 64)(model).modified
+    assert kinds(model) == {"Conv": 1}
 
 
 def two_convolutions(outer: tuple[int, ...] = (4, 8, 1, 1), **more: Any) -> ir.Model:
