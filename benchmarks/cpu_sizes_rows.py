@@ -203,14 +203,10 @@ def _torch_run(case: Case, row: str) -> Run:
 
     from .gpu_check.pytorch_model import merged_module
 
-    compiled = "compile" in row
-    if compiled:
-        # Constants are folded and weights arranged for the kernels: what gives its best on a CPU.
-        torch._inductor.config.freezing = True
     dtype = torch.bfloat16 if row.endswith("bf16") else torch.float32
     channels_last = row != EAGER
     module: Any = merged_module(_parts(case).merged(), "cpu", dtype, channels_last=channels_last)
-    if compiled:
+    if "compile" in row:
         module = torch.compile(module)
 
     def run(frame: Frame) -> Any:

@@ -134,12 +134,13 @@ class Rival:
 
 
 def own_row(setting: Setting, bundle: Bundle) -> RowPlan:
-    """PyTorch's own pictures in the precision that the bundle's graph computes in, or BF16 beside an FP32 graph: what
-    that precision costs this model. Raises MissingComponentError for a bundle that PyTorch's rows cannot take.
+    """PyTorch's own pictures in the precision that the bundle's graph computes in, FP16 beside one with eight bits, or
+    BF16 beside an FP32 graph: what that precision costs this model. Raises MissingComponentError for a bundle that
+    PyTorch's rows cannot take.
     """
     refuse_unfit(bundle, "PyTorch")
     rival = Rival(setting, bundle, "cuda" if is_on_gpu(choose(setting.bundle)) else "cpu")
-    precision = "fp16" if bundle.manifest.model.precision == "fp16" else "bf16"
+    precision = "bf16" if bundle.manifest.model.precision == "fp32" else "fp16"
     return RowPlan(OWN, OWN, partial(rival.merged, precision), setting=setting, label=", for its pictures only")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engines.bundle import Bundle
+from ..engines.bundle import ONNX, Bundle
 from ..engines.costs import COSTS, Costs, by_kind, by_stage, most_expensive, read_costs
 from ..engines.device import gpu
 from ..engines.errors import UsageError
@@ -14,10 +16,22 @@ from .predict import Prediction, auto_size, predict
 from .result import Roofline
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from ..engines.select import Choice
+    from ..export.quantised import Target
 
 ROOFLINE, PREDICT = "roofline", "predict"
-_NO_TABLE = "this bundle has no costs.json: export it again with this version"
+
+
+def costs_of(bundle: Bundle) -> Costs:
+    """Its cost table. Raises UsageError for a bundle without one, BundleError for a damaged one."""
+    if COSTS not in bundle.manifest.files:
+        raise UsageError(
+            f"this bundle has no {COSTS}, and estimates are made from it",
+            expected="a bundle of this version of turbo-export", hint="export the bundle again",
+        )  # fmt: skip
+    return read_costs(bundle.verified(COSTS))
 
 
 def look_up_costs(
@@ -27,14 +41,13 @@ def look_up_costs(
 
     Raises BundleError for a damaged table.
     """
-    if COSTS not in bundle.manifest.files:
-        missing[ROOFLINE] = _NO_TABLE
-        if devices:
-            missing[PREDICT] = _NO_TABLE
+    try:
+        costs = costs_of(bundle)
+    except UsageError as error:
+        missing |= dict.fromkeys([ROOFLINE, PREDICT] if devices else [ROOFLINE], f"{error.what}: {error.hint}")
         return None, ()
-    costs = read_costs(bundle.verified(COSTS))
     predictions = tuple(predict(costs, device) for device in devices)
-    return _roofline(costs, bundle, choice), predictions
+    return _roofline(costs, choice), predictions
 
 
 def propose_size(bundle: Bundle, target: tuple[str, float]) -> Prediction:
@@ -44,18 +57,33 @@ def propose_size(bundle: Bundle, target: tuple[str, float]) -> Prediction:
     """
     name, fps = target
     device = find_one(name)
-    if COSTS not in bundle.manifest.files:
-        raise UsageError(f"no size can be proposed: {_NO_TABLE}")
-    return auto_size(read_costs(bundle.verified(COSTS)), device, fps)
+    return auto_size(costs_of(bundle), device, fps)
 
 
-def _roofline(costs: Costs, bundle: Bundle, choice: Choice | None) -> Roofline:
+def mixture_target(device: Device) -> Target:
+    """What a mixture of precisions is to be fast on, by the roofline; an export in another process takes it, too."""
+    from ..export.quantised import Target
+
+    return Target(device.name, partial(_predicted_ms, device))
+
+
+def _predicted_ms(device: Device, model: ir.Model) -> float:
+    from ..export.costs import counted
+
+    return predict(counted(model.graph, Path(ONNX)), device).ms
+
+
+def _roofline(costs: Costs, choice: Choice | None) -> Roofline:
     device = _device(choice)
     if device is None:
         found = gpu()
         return _of(costs, found.name if found else "unknown", None, None)
-    dtype = {"fp16": "float16"}.get(bundle.manifest.model.precision, "float32")
-    return _of(costs, device.name, device.peak(dtype), device.bandwidth * 1e9)
+    return _of(costs, device.name, peak_of(costs, device), device.bandwidth * 1e9)
+
+
+def peak_of(costs: Costs, device: Device) -> float:
+    """Operations a second, at most: those of the fastest type that any of the products has, FP32's without products."""
+    return max((device.peak(item.dtype) for item in costs.work if item.flops.at()), default=device.peak("float32"))
 
 
 def _of(costs: Costs, device: str, operations_per_s: float | None, bytes_per_s: float | None) -> Roofline:

@@ -11,11 +11,14 @@ from ..engines.bundle import ONNX
 from ..engines.errors import EdgeTurboError, MissingComponentError, UsageError
 from ..engines.select import ONNXRUNTIME, TENSORRT_RTX
 from .apart import call_apart
+from .devices import DEVICES, Device
 from .result import SWEEP, Shape
 from .rivals import same_options
+from .roofline import mixture_target
 from .rows import RowPlan, Setting, plan_row
 
 if TYPE_CHECKING:
+    from ..engines.manifest import Quantisation
     from ..engines.select import Choice
     from ..export.recipe import ExportOptions
 
@@ -75,10 +78,10 @@ def export_sweep(setting: Setting, sweep: Sweep, choice: Choice, folder: Path, t
     shapes = sweep.shapes(own)
     if not shapes:
         return []
-    options = same_options(setting, choice.bundle)
+    options, told = quantised_alike(same_options(setting, choice.bundle), choice.bundle.manifest.quantisation)
     found = []
     for shape in shapes:
-        label = _label(shape, own)
+        label = _label(shape, own) + told
         tell(f"exporting{label}")
         out = folder / str(shape).replace(" ", "-")
         wanted = replace(options, out=out, width=shape.width, height=shape.height, batch=shape.batch)
@@ -87,6 +90,35 @@ def export_sweep(setting: Setting, sweep: Sweep, choice: Choice, folder: Path, t
             found.append(Swept(shape, label, _plan(setting, choice, out, label)))
         except EdgeTurboError as error:
             found.append(Swept(shape, label, why=str(error)))
+    return found
+
+
+def quantised_alike(options: ExportOptions, found: Quantisation | None) -> tuple[ExportOptions, str]:
+    """``options`` that quantise as ``found`` says the bundle was, and what is to be said of a row made with them.
+
+    A bundle does not hold the pictures that it was calibrated on: the bundled ones stand in. What is fastest, and what
+    keeps the bound, depends on the size and the batch: a mixture is searched again for its own device and its bound.
+    Raises UsageError when that device is none of the table's.
+    """
+    if found is None or not found.method:  # weights alone are quantised as they are
+        return options, ""
+    options, told = replace(options, method=found.method), ", calibrated on the bundled photographs"
+    if found.min_psnr_db is None:
+        return options, told
+    target = mixture_target(_device(found.device))
+    told = f", mixed anew for {found.device} at {found.min_psnr_db:g} dB{told}"
+    return replace(options, min_psnr=found.min_psnr_db, target=target), told
+
+
+def _device(name: str) -> Device:
+    """The one that a manifest calls ``name``."""
+    found = next((device for device in DEVICES.values() if device.name == name), None)
+    if found is None:
+        raise UsageError(
+            "the bundle's mixture of precisions is for a device that the table does not have",
+            expected=", ".join(device.name for device in DEVICES.values()), got=name,
+            hint="leave --size and --batch out",
+        )  # fmt: skip
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -11,11 +11,33 @@ from .._console import Console
 from ..engines.errors import UsageError
 from ..engines.frame_layout import size_of
 from ..export.base import DEFAULT_BASE
+from .bench_options import (
+    Against,
+    Base,
+    Batches,
+    BundlePath,
+    Checkpoint,
+    Compare,
+    Device,
+    Frames,
+    JsonFile,
+    MetricPython,
+    MetricTarget,
+    MetricWeights,
+    Predict,
+    Rate,
+    ReportFolder,
+    Rounds,
+    Seconds,
+    Sizes,
+    Suites,
+)
 from .options import Debug, Quiet, typed_command
 
 if TYPE_CHECKING:
     from ..benchmarks.compare import Comparison
     from ..benchmarks.result import BenchResult
+    from ..benchmarks.suite import Bench
     from ..benchmarks.sweep import Sweep
 
 _SUITES = "latency,quality,throughput,memory,energy,stream"
@@ -27,57 +49,25 @@ def main() -> None:
 
 
 def bench(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or a plan or ONNX file in one.")],
-    against: Annotated[
-        Optional[str],
-        typer.Option(
-            metavar="NAME,…",
-            help="What to measure beside it: pytorch, pytorch-compile, onnxruntime, openvino, tensorrt, three-engines.",
-        ),
-    ] = None,
-    suite: Annotated[str, typer.Option(metavar="NAME,…", help="What to measure.")] = _SUITES,
-    frames: Annotated[
-        Optional[str], typer.Option(metavar="DIR", help="Pictures to measure on; default: the bundle's goldens.")
-    ] = None,
-    ckpt: Annotated[
-        Optional[Path], typer.Option(help="The checkpoint it was made from: for PyTorch's rows and as reference.")
-    ] = None,
-    base: Annotated[str, typer.Option(help="Its base model.")] = DEFAULT_BASE,
-    size: Annotated[
-        Optional[str],
-        typer.Option(metavar="WxH,…|auto", help="Other sizes too, exported from --ckpt; auto: see --fps."),
-    ] = None,
-    batch: Annotated[
-        Optional[str], typer.Option(metavar="N,…", help="Other batches too, exported from --ckpt.")
-    ] = None,
-    fps: Annotated[
-        Optional[float],
-        typer.Option(help="For --size auto: what --device is to reach at the proposed size."),
-    ] = None,
-    device: Annotated[
-        Optional[str], typer.Option(metavar="NAME", help="For --size auto: agx-orin, rtx-4090, …")
-    ] = None,
-    repeat: Annotated[int, typer.Option(metavar="N", help="The most rounds of a latency measurement.")] = 200,
-    seconds: Annotated[float, typer.Option(help="The most seconds of one.")] = 60.0,
-    predict: Annotated[
-        Optional[str], typer.Option(metavar="DEVICE,…", help="Estimate these too, e.g. agx-orin,rtx-4090, or all.")
-    ] = None,
-    metric_weights: Annotated[
-        Optional[Path], typer.Option(metavar="DIR", help="Weights for LPIPS, Clean-FID and DINO-Struct-Dist.")
-    ] = None,
-    metric_python: Annotated[
-        Optional[Path], typer.Option(metavar="F", help='The Python that has "edgeturbo[metrics]" installed.')
-    ] = None,
-    metric_target: Annotated[
-        Optional[str], typer.Option(metavar="DIR", help="Real pictures of the target domain, for Clean-FID.")
-    ] = None,
-    json_file: Annotated[Optional[Path], typer.Option("--json", metavar="F", help="Write the result here.")] = None,
-    report: Annotated[
-        Optional[Path], typer.Option(metavar="DIR", help="Write a report here: HTML, Markdown and the result.")
-    ] = None,
-    compare: Annotated[
-        Optional[Path], typer.Option(metavar="OLD.json", help="Exit with 5 if anything got worse since this result.")
-    ] = None,
+    bundle: BundlePath,
+    against: Against = None,
+    suite: Suites = _SUITES,
+    frames: Frames = None,
+    ckpt: Checkpoint = None,
+    base: Base = DEFAULT_BASE,
+    size: Sizes = None,
+    batch: Batches = None,
+    fps: Rate = None,
+    device: Device = None,
+    repeat: Rounds = 200,
+    seconds: Seconds = 60.0,
+    predict: Predict = None,
+    metric_weights: MetricWeights = None,
+    metric_python: MetricPython = None,
+    metric_target: MetricTarget = None,
+    json_file: JsonFile = None,
+    report: ReportFolder = None,
+    compare: Compare = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -93,9 +83,8 @@ def bench(
     """
     console = Console(quiet=quiet, debug=debug)
     with console.reporting_errors():
-        from ..benchmarks.compare import compare_results
         from ..benchmarks.latency import StoppingRule
-        from ..benchmarks.report import refuse_foreign_folder, write_report
+        from ..benchmarks.report import refuse_foreign_folder
         from ..benchmarks.result import load_result
         from ..benchmarks.row_suite import Weights
         from ..benchmarks.rows import Setting
@@ -114,15 +103,9 @@ def bench(
         with console.progress() as show:
             found = run_bench(Setting(bundle, ckpt, base), options, typed_command(), lambda stage: show(stage, None))
         tell_result(console, found.result)
-        if json_file is not None:
-            found.result.save(json_file)
-            console.say(f"written: {json_file}")
-        if report is not None:
-            console.say(f"written: {write_report(report, found.result, found.shown)}")
+        _write(console, found, json_file, report)
         if earlier is not None:
-            comparison = compare_results(earlier, found.result)
-            tell_comparison(console, comparison)
-            comparison.refuse_regressions()
+            _hold_against(console, earlier, found.result)
 
 
 def tell_result(console: Console, result: BenchResult) -> None:
@@ -150,6 +133,24 @@ def tell_comparison(console: Console, comparison: Comparison) -> None:
     for change in comparison.changes:
         console.say(f"  {change}")
     console.say(f"{len(comparison.regressions)} of {len(comparison.changes)} figures got worse")
+
+
+def _write(console: Console, found: Bench, json_file: Path | None, report: Path | None) -> None:
+    from ..benchmarks.report import write_report
+
+    if json_file is not None:
+        found.result.save(json_file)
+        console.say(f"written: {json_file}")
+    if report is not None:
+        console.say(f"written: {write_report(report, found.result, found.shown)}")
+
+
+def _hold_against(console: Console, earlier: BenchResult, result: BenchResult) -> None:
+    from ..benchmarks.compare import compare_results
+
+    comparison = compare_results(earlier, result)
+    tell_comparison(console, comparison)
+    comparison.refuse_regressions()
 
 
 def _sweep(size: str | None, batch: str | None) -> Sweep:

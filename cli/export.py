@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -11,6 +10,30 @@ from .._console import Console
 from ..engines.errors import UsageError
 from ..engines.frame_layout import size_of
 from ..export.base import DEFAULT_BASE
+from .export_options import (
+    Base,
+    Batch,
+    Calibrate,
+    Calibration,
+    Checkpoint,
+    Device,
+    Direction,
+    Engine,
+    Fp16Margin,
+    InputPrep,
+    MinPsnr,
+    Opset,
+    Out,
+    ParityFrames,
+    Passes,
+    Posterior,
+    Precision,
+    Prompt,
+    Rate,
+    Size,
+    Strength,
+    Targets,
+)
 from .options import (
     AsJson,
     CameraFrame,
@@ -35,70 +58,33 @@ def main() -> None:
 
 
 def export(
-    ckpt: Annotated[Path, typer.Option(help="The checkpoint: CycleGAN-Turbo or pix2pix-Turbo, .pkl.")],
-    base: Annotated[str, typer.Option(help="The base model: a diffusers folder or a hub id.")] = DEFAULT_BASE,
-    prompt: Annotated[
-        Optional[str], typer.Option(help="The caption it was trained with; known for released files.")
-    ] = None,
-    direction: Annotated[
-        Optional[Literal["a2b", "b2a"]], typer.Option(help="For CycleGAN-Turbo; known for released files.")
-    ] = None,
-    size: Annotated[
-        str, typer.Option(metavar="WxH|auto", help="The generator's size, multiples of 8; auto: see --fps.")
-    ] = "512x512",
-    fps: Annotated[
-        Optional[float], typer.Option(help="For --size auto: the size that --device is estimated to reach it at.")
-    ] = None,
-    device: Annotated[
-        Optional[str], typer.Option(metavar="NAME", help="For --size auto and mixed precisions: agx-orin, rtx-4090, …")
-    ] = None,
+    ckpt: Checkpoint,
+    base: Base = DEFAULT_BASE,
+    prompt: Prompt = None,
+    direction: Direction = None,
+    size: Size = "512x512",
+    fps: Rate = None,
+    device: Device = None,
     frame: CameraFrame = None,
     frame_format: FrameFormat = None,
     output_format: OutputFormat = None,
     colour_matrix: ColourMatrix = None,
     colour_range: ColourRange = None,
-    batch: Annotated[int, typer.Option(help="Frames per run.")] = 1,
-    precision: Annotated[
-        Literal["fp32", "fp16", "int8", "fp8", "mixed:int8", "mixed:fp8", "int8-weights"],
-        typer.Option(help="What the graph computes in; the eight-bit ones beside FP16."),
-    ] = "fp16",
-    strength: Annotated[
-        Optional[float], typer.Option(metavar="R", help="0 to 1, stochastic checkpoints only; default 0.4.")
-    ] = None,
-    posterior: Annotated[
-        Literal["mean", "sample"], typer.Option(help="'sample' adds a posterior_noise input.")
-    ] = "mean",
-    input_prep: Annotated[
-        Optional[Literal["raw", "canny", "sketch"]], typer.Option(help="What the network is shown of a frame.")
-    ] = None,
-    engine: Annotated[
-        Literal["auto", "onnx", "tensorrt", "tensorrt-rtx", "openvino"],
-        typer.Option(help="Which plan to build, if any."),
-    ] = "auto",
-    target: Annotated[
-        str, typer.Option(help="GPU architectures for one tensorrt-rtx plan, comma-separated.")
-    ] = "sm_89,sm_120",
-    opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 23.")] = 20,
-    passes: Annotated[
-        str, typer.Option(metavar="auto|none|NAME,…", help="Exact rewrites of the graph; see docs/performance.md.")
-    ] = "auto",
-    parity_frames: Annotated[
-        Optional[int], typer.Option(help="Frames to hold against PyTorch; default 3, or 1 at full size.")
-    ] = None,
-    calibrate: Annotated[
-        Optional[Path], typer.Option(metavar="DIR", help="Pictures to measure ranges on, up to 64 of them.")
-    ] = None,
-    calibration: Annotated[
-        Optional[Literal["max", "entropy", "percentile", "mse"]],
-        typer.Option(help="How ranges become eight bits' scales; default: the best for the format."),
-    ] = None,
-    min_psnr: Annotated[
-        Optional[float], typer.Option(metavar="DB", help="For mixed precisions: the bound to keep; default 35.")
-    ] = None,
-    fp16_margin: Annotated[
-        float, typer.Option(metavar="FACTOR", help="The room that those ranges must leave to FP16's 65,504.")
-    ] = 2.0,
-    out: Annotated[Optional[Path], typer.Option(help="The bundle's folder; default: the checkpoint's name.")] = None,
+    batch: Batch = 1,
+    precision: Precision = "fp16",
+    strength: Strength = None,
+    posterior: Posterior = "mean",
+    input_prep: InputPrep = None,
+    engine: Engine = "auto",
+    target: Targets = "sm_89,sm_120",
+    opset: Opset = 20,
+    passes: Passes = "auto",
+    parity_frames: ParityFrames = None,
+    calibrate: Calibrate = None,
+    calibration: Calibration = None,
+    min_psnr: MinPsnr = None,
+    fp16_margin: Fp16Margin = 2.0,
+    out: Out = None,
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -149,16 +135,12 @@ def _sized(console: Console, size: str, fps: float | None, device: str | None) -
 
 
 def _target(device: str | None) -> Target | None:
-    """What a mixture of precisions is to be fast on: a device, by the roofline over a graph's cost table."""
     if device is None:
         return None
     from ..benchmarks.devices import find_one
-    from ..benchmarks.predict import predict
-    from ..export.costs import counted
-    from ..export.quantised import Target
+    from ..benchmarks.roofline import mixture_target
 
-    found = find_one(device)
-    return Target(found.name, lambda model: predict(counted(model.graph, Path("generator.onnx")), found).ms)
+    return mixture_target(find_one(device))
 
 
 def _passes(text: str) -> tuple[str, ...] | None:

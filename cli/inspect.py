@@ -54,17 +54,12 @@ def describe_predictions(path: Path, devices: str) -> dict[str, Any]:
     """
     from ..benchmarks.devices import find
     from ..benchmarks.predict import predict
+    from ..benchmarks.roofline import costs_of
     from ..engines.bundle import Bundle
-    from ..engines.costs import COSTS, read_costs
 
     bundle = Bundle.open(path)
-    if COSTS not in bundle.manifest.files:
-        raise UsageError(
-            f"{path} has no {COSTS}, and estimates are made from it",
-            expected="a bundle of this version of turbo-export", hint="export the bundle again",
-        )  # fmt: skip
+    costs = costs_of(bundle)
     found = find(devices)
-    costs = read_costs(bundle.verified(COSTS))
     return {"bundle": str(bundle.root), "estimates": {device.name: _told(predict(costs, device)) for device in found}}
 
 

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import TYPE_CHECKING
 
 import typer
 
 from .._console import Console
 from ..engines.errors import UsageError
 from ..export.base import DEFAULT_BASE
+from ..runtime.options import StreamOptions
 from .options import AsJson, Debug, Force, Quiet
 from .present import picture_data, tell_picture
+from .run_options import (
+    Base,
+    BundlePath,
+    Checkpoint,
+    FurtherOutputs,
+    NoiseFile,
+    Output,
+    Precision,
+    Rebuild,
+    RunEngine,
+    Seed,
+    Source,
+)
 from .stream_options import (
     Backend,
     Buffer,
@@ -40,6 +55,7 @@ if TYPE_CHECKING:
     from ..engines.select import Choice
     from ..runtime.pictures import PictureRequest
     from ..runtime.translator import Translator
+    from .stream import StreamWishes
 
 
 def main() -> None:
@@ -48,44 +64,17 @@ def main() -> None:
 
 
 def run(
-    bundle: Annotated[
-        Path, typer.Argument(metavar="ENGINE|BUNDLE", help="A bundle's folder, or a plan or ONNX file in one.")
-    ],
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="INPUT",
-            help="Picture, folder, quoted glob, video, /dev/video0 (or 0), csi://0, rtsp://…, http://…, gst://…, "
-            "test://ball, or - for raw frames.",
-        ),
-    ],
-    output: Annotated[
-        Optional[str],
-        typer.Argument(
-            metavar="[OUTPUT]",
-            help="Picture, folder, out.mp4, rtsp://…, http://:8080 (a page), display://0, null://, -. Default: "
-            "<stem>.edgeturbo.png or .mp4 beside the input; a page for a camera.",
-        ),
-    ] = None,
-    outputs: Annotated[
-        Optional[list[str]], typer.Option("--output", metavar="OUTPUT", help="A further output; may be repeated.")
-    ] = None,
-    engine: Annotated[
-        Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "openvino", "onnxruntime", "pytorch", "null"],
-        typer.Option(help="What runs it."),
-    ] = "auto",
-    precision: Annotated[
-        Optional[Literal["f32", "bf16", "f16"]], typer.Option(help="What openvino computes in; for it alone.")
-    ] = None,
-    rebuild: Annotated[
-        Literal["never", "auto"], typer.Option(help="'auto' builds the plan again if it does not fit this machine.")
-    ] = "never",
-    ckpt: Annotated[Optional[Path], typer.Option(help="The checkpoint, for --engine pytorch.")] = None,
-    base: Annotated[str, typer.Option(help="Its base model, for --engine pytorch.")] = DEFAULT_BASE,
-    seed: Annotated[int, typer.Option(help="Of the noise input, as torch.manual_seed.")] = 42,
-    noise: Annotated[
-        Optional[Path], typer.Option(metavar="F.npy", help="The noise input itself, float32 [1,4,H/8,W/8].")
-    ] = None,
+    bundle: BundlePath,
+    source: Source,
+    output: Output = None,
+    outputs: FurtherOutputs = None,
+    engine: RunEngine = "auto",
+    precision: Precision = None,
+    rebuild: Rebuild = "never",
+    ckpt: Checkpoint = None,
+    base: Base = DEFAULT_BASE,
+    seed: Seed = 42,
+    noise: NoiseFile = None,
     input_width: InputWidth = None,
     input_height: InputHeight = None,
     input_rate: InputRate = None,
@@ -121,54 +110,65 @@ def run(
     """
     console = Console(as_json, quiet, debug)
     with console.reporting_errors():
-        from ..runtime.options import StreamOptions
-        from ..runtime.pictures import PictureRequest
-        from .stream import StreamWishes, are_pictures, print_unit_file, run_stream
+        from .stream import StreamWishes
 
-        wanted = [*([output] if output else []), *(outputs or [])]
+        wanted = (*([output] if output else []), *(outputs or []))
         options = StreamOptions(
             input_width=input_width, input_height=input_height, input_rate=input_rate, input_codec=input_codec,
             flip=input_flip, loop=input_loop, latency_ms=input_latency, output_codec=output_codec,
             output_bitrate=output_bitrate, headless=headless, buffer=buffer, max_frames=max_frames,
             duration_s=duration, backend=backend, force=force,
         )  # fmt: skip
-        wishes = StreamWishes(source, tuple(wanted), options, skip_similar, no_signal, on_bad_frame, service, token)
-        if print_unit:
-            print_unit_file(console, bundle, wishes)
-            return
-        chosen = _chosen(console, bundle, engine, precision, rebuild, ckpt, base)
-        translator = _translator(console, bundle, chosen, seed, noise)
-        if are_pictures(wishes):
-            request = PictureRequest(source, wanted[0] if wanted else None, force, on_bad_frame or "error")
-            _run_pictures(console, translator, request)
-        else:
-            run_stream(console, translator, wishes)
+        wishes = StreamWishes(source, wanted, options, skip_similar, no_signal, on_bad_frame, service, token)
+        runner = _Runner(bundle, engine, precision, rebuild, ckpt, base, seed, noise)
+        _carry_out(console, runner, wishes, print_unit=print_unit)
 
 
-def _chosen(
-    console: Console,
-    bundle: Path,
-    engine: str,
-    precision: str | None,
-    rebuild: str,
-    ckpt: Path | None,
-    base: str,
-) -> Engine | Choice:
+@dataclass(frozen=True)
+class _Runner:
+    """What is to run, as it was typed; ``seed`` and ``noise`` are of its noise input."""
+
+    bundle: Path
+    engine: str
+    precision: str | None
+    rebuild: str
+    ckpt: Path | None
+    base: str
+    seed: int
+    noise: Path | None
+
+
+def _carry_out(console: Console, runner: _Runner, wishes: StreamWishes, *, print_unit: bool) -> None:
+    from ..runtime.pictures import PictureRequest
+    from .stream import are_pictures, print_unit_file, run_stream
+
+    if print_unit:
+        print_unit_file(console, runner.bundle, wishes)
+    elif are_pictures(wishes):
+        output = wishes.outputs[0] if wishes.outputs else None
+        request = PictureRequest(wishes.source, output, wishes.options.force, wishes.on_bad_frame or "error")
+        _run_pictures(console, _translator(console, runner), request)
+    else:
+        run_stream(console, _translator(console, runner), wishes)
+
+
+def _chosen(console: Console, runner: _Runner) -> Engine | Choice:
     """What runs it: PyTorch with its checkpoint, or what fits this machine, built again if that was asked for."""
     from ..engines.select import choose
 
-    if engine == "pytorch":
-        return _pytorch_engine(bundle, ckpt, base)
-    if rebuild == "auto":
+    bundle = runner.bundle
+    if runner.engine == "pytorch":
+        return _pytorch_engine(bundle, runner.ckpt, runner.base)
+    if runner.rebuild == "auto":
         from ..export.events import telling
         from ..export.plans import renew_plan
 
         with console.progress() as show:
-            renewed = renew_plan(bundle, engine, telling(console, show))
+            renewed = renew_plan(bundle, runner.engine, telling(console, show))
         if renewed is not None:
             console.note(f"rebuilt {renewed.entry.plan}: {renewed.reason}")
             bundle = renewed.bundle.root / renewed.entry.plan if bundle.suffix == ".plan" else renewed.bundle.root
-    return choose(bundle, engine, precision)
+    return choose(bundle, runner.engine, runner.precision)
 
 
 def _pytorch_engine(bundle: Path, ckpt: Path | None, base: str) -> Engine:
@@ -182,11 +182,13 @@ def _pytorch_engine(bundle: Path, ckpt: Path | None, base: str) -> Engine:
     return pytorch_engine(bundle, ckpt, base)
 
 
-def _translator(console: Console, bundle: Path, chosen: Engine | Choice, seed: int, noise: Path | None) -> Translator:
+def _translator(console: Console, runner: _Runner) -> Translator:
     from ..runtime.noise import load_noise
     from ..runtime.translator import Translator
 
-    translator = Translator(bundle, engine=chosen, seed=seed, noise=None if noise is None else load_noise(noise))
+    chosen = _chosen(console, runner)
+    noise = None if runner.noise is None else load_noise(runner.noise)
+    translator = Translator(runner.bundle, engine=chosen, seed=runner.seed, noise=noise)
     console.note(f"engine: {translator.reason}")
     return translator
 

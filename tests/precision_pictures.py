@@ -2,7 +2,7 @@
 
 The bundled demo checkpoint with one convolution of its decoder 30,000 times as large, which the normalisation behind it
 takes back. The crops are at 200 %: the unmerged PyTorch reference in FP32, and the repaired and the unrepaired FP16
-graph, both in true FP16 (``half_interpreter``).
+graph, both in true FP16 (``torch_graph``).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-import half_interpreter
 import numpy as np
 import torch
+import torch_graph
 from edgeturbo.engines.bundle import ONNX
 from edgeturbo.engines.parity import psnr
 from edgeturbo.export.demo import demo_base, demo_checkpoint, demo_frames
@@ -54,7 +54,7 @@ def _pictures(folder: Path) -> list[np.ndarray]:
         exact = oracle.run({"frame": frame[None]})["image"][0].copy()
     pictures = [exact]
     for onnx in (bundle / ONNX, folder / ONNX):
-        image, broken = half_interpreter.run(onnx, {"frame": frame[None]}, "image")
+        image, broken = torch_graph.run(onnx, {"frame": frame[None]}, "image")
         pictures.append(image[0].numpy())
         _say(f"{psnr(pictures[-1], exact, peak=255.0)} dB, {len(broken)} tensors not finite, the first {broken[:1]}")
     _say(f"{report.bundle.manifest.parity}")

@@ -16,11 +16,13 @@ import os
 import re
 import shutil
 import subprocess
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+import typer
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "examples/cpp/translate_ppm.cpp"
@@ -30,6 +32,7 @@ GUIDES = [ROOT / "docs/embedding.md", ROOT / "docs/jetson.md"]
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
 CUDA_INCLUDE = Path(os.environ.get("EDGETURBO_CUDA_INCLUDE", "/usr/local/cuda/include"))
 TENSORRT_INCLUDES = [path for path in os.environ.get("EDGETURBO_TENSORRT_INCLUDE", "").split(os.pathsep) if path]
+COMMANDS = ["turbo-export", "turbo-build", "turbo-run", "turbo-bench", "turbo-inspect"]
 STRICT = ["-std=c++17", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
 
 PLAN = "simulated plan\nframe uint8 in 1 2 3 3\nimage uint8 out 1 2 3 3\n"
@@ -40,12 +43,8 @@ CUDA_CALLS = [
     "cudaSetDevice",
 ]  # fmt: skip
 TENSORRT_CALLS = [
-    "initLibNvInferPlugins",
-    "createInferRuntime",
-    "createExecutionContext",
-    "setTensorAddress",
-    "enqueueV3",
-]
+    "initLibNvInferPlugins", "createInferRuntime", "createExecutionContext", "setTensorAddress", "enqueueV3",
+]  # fmt: skip
 
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler (g++, clang++ or $CXX)")
 
@@ -314,16 +313,19 @@ def test_what_the_guide_shows_of_the_program_is_in_the_program():
         assert excerpt in program
 
 
+def parameters_of(command: str) -> list[str]:
+    """What Typer makes of a command's signature: options with their dashes, arguments without."""
+    program = import_module(f"edgeturbo.cli.{command.removeprefix('turbo-')}")
+    app = typer.Typer(add_completion=False)
+    app.command()(getattr(program, command.removeprefix("turbo-")))
+    return [name for parameter in typer.main.get_command(app).params for name in parameter.opts]
+
+
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
 def test_the_options_that_the_guides_name_exist(guide):
     command = re.compile(r"(turbo-\w+|translate_ppm\b)([^\n`]*)")
-    declared = {"translate_ppm": set(re.findall(r"--[a-z-]+", PROGRAM.read_text(encoding="utf-8")))}
-    shared = re.findall(r'"(--[\w-]+)"', (ROOT / "cli/options.py").read_text(encoding="utf-8"))
-    for path in (ROOT / "cli").glob("*.py"):
-        source = path.read_text(encoding="utf-8")
-        names = re.findall(r"^ {4}(\w+): [A-Z]", source, re.MULTILINE)
-        options = {"--" + name.replace("_", "-") for name in names} | set(re.findall(r'"(--[\w-]+)"', source))
-        declared[f"turbo-{path.stem}"] = options.union(shared)
+    declared = {name: set(parameters_of(name)) for name in COMMANDS}
+    declared["translate_ppm"] = set(re.findall(r"--[a-z-]+", PROGRAM.read_text(encoding="utf-8")))
     used = [
         (name, option)
         for name, rest in command.findall(guide.read_text(encoding="utf-8"))

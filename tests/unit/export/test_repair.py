@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import half_interpreter
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+import torch_graph
 from edgeturbo.engines.errors import RangeError
 from edgeturbo.engines.onnxruntime import OnnxRuntimeEngine
 from edgeturbo.export.passes.half import Half
@@ -112,7 +112,7 @@ def mended(tmp_path):
         Half(is_island)(model)
         path = tmp_path / "generator.onnx"
         ir.save(model, path, external_data="generator.onnx.data")
-        _, broken = half_interpreter.run(path, {"frame": FRAME}, "image")
+        _, broken = torch_graph.run(path, {"frame": FRAME}, "image")
         outcome = hold_ranges(path, Request(lambda: [Sample(FRAME[0], {})], "one", margin, originals))
         return exact, path, outcome, broken
 
@@ -122,7 +122,7 @@ def mended(tmp_path):
 def assert_holds(exact: np.ndarray, path, outcome: Outcome) -> None:
     """Within FP16's range by the ledger, and in true FP16 finite and the same picture."""
     assert all(entry.largest <= FP16_LIMIT / outcome.ledger.margin for entry in outcome.ledger.hottest)
-    image, broken = half_interpreter.run(path, {"frame": FRAME}, "image")
+    image, broken = torch_graph.run(path, {"frame": FRAME}, "image")
     assert broken == []
     assert np.abs(image.numpy().astype(int) - exact).max() <= 2
     with OnnxRuntimeEngine(path) as engine:

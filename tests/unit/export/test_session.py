@@ -9,10 +9,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import half_interpreter
 import numpy as np
 import onnx_ir as ir
 import pytest
+import torch_graph
 from edgeturbo.engines.bundle import ONNX, ONNX_DATA, Bundle
 from edgeturbo.engines.errors import CheckpointError, MissingComponentError, OutputExistsError, ParityError, UsageError
 from edgeturbo.engines.onnxruntime import OnnxRuntimeEngine
@@ -186,12 +186,12 @@ def test_inspect_shows_the_hottest_tensors_of_each_stage_and_every_repair(severa
 def test_the_repaired_graph_is_finite_in_true_fp16_and_the_unrepaired_one_is_not(overflow, several, sample):
     feeds = {"frame": sample.frame[None]}
     for exported in (overflow, several):
-        ours, broken = half_interpreter.run(exported.root / ONNX, feeds, UNQUANTISED)
+        ours, broken = torch_graph.run(exported.root / ONNX, feeds, UNQUANTISED)
         assert broken == []
         # ONNX Runtime computes in FP32 inside, and is a reference for that reason.
         expected = bundle_outputs(exported.root / ONNX, (sample,)).unquantised[0]
         assert psnr(ours[0].numpy(), expected, peak=2.0) >= 40
-    _, broken = half_interpreter.run(several.unrepaired, feeds, UNQUANTISED)
+    _, broken = torch_graph.run(several.unrepaired, feeds, UNQUANTISED)
     assert stage_of(broken[0]) == "vae_encoder"
     assert "image_out" in {stage_of(name) for name in broken}
 
