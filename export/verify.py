@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from .native import Border
     from .reference import Reference, ReferenceInputs
 
-FP32_MAX_ABS = 1e-4
+# In [-1, 1]: an eighth of a grey level. FP32's own rounding sets it: on a picture of 512x512 the demo's PyTorch model
+# departs by 2.1e-4 from itself in FP64, and by 2.2e-4 when one thread computes it instead of two.
+FP32_MAX_ABS = 1e-3
 
 
 @dataclass(frozen=True)
