@@ -1,13 +1,13 @@
-"""The blocks of docs/performance.md, each from the figures that one study left in benchmarks/results."""
+"""The blocks of the pages, each from the figures that one study left in benchmarks/results."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+from .performance_precisions import cpu_precisions, demo_precisions, device_precisions, full_precisions, mixtures
 from .performance_sizes import growth_chart, growth_table, rows_chart, size_tables, targets
-from .performance_text import megabytes, table, where
+from .performance_text import Block, megabytes, missing, table, where
 from .report.study_charts import Bar, bars
 from .report.svg import standalone
 
@@ -15,18 +15,10 @@ Results = Mapping[str, Any]
 _WIDTH = 820
 
 
-@dataclass(frozen=True)
-class Block:
-    """``lines`` are paragraphs and tables in Markdown; ``charts``, SVG by file name, stand behind the first."""
-
-    lines: tuple[str, ...]
-    charts: dict[str, str] = field(default_factory=dict)
-
-
 def cpu_sizes(results: Results) -> Block:
     data = results.get("cpu_sizes")
     if data is None:
-        return _missing("make full-size`, then `python -m edgeturbo.benchmarks.cpu_sizes")
+        return missing("make full-size`, then `python -m edgeturbo.benchmarks.cpu_sizes")
     charts = {"performance_cpu_sizes.svg": standalone(rows_chart(data, _WIDTH))}
     drawn = growth_chart(data, _WIDTH)
     if drawn is not None:
@@ -41,7 +33,7 @@ def cpu_sizes(results: Results) -> Block:
 def full_size(results: Results) -> Block:
     data = results.get("full_size")
     if data is None:
-        return _missing("make full-size")
+        return missing("make full-size")
     exports = data["exports"]
     head = ("", *(export["checkpoint"] for export in exports))
     rows = [
@@ -73,7 +65,7 @@ def _export_peak(export: Mapping[str, Any], data: Mapping[str, Any]) -> str:
 def passes(results: Results) -> Block:
     data = results.get("passes")
     if data is None:
-        return _missing("python -m edgeturbo.benchmarks.passes")
+        return missing("python -m edgeturbo.benchmarks.passes")
     head = ("size", "engine", "passes", "processor time, times as fast", "by the clock", "largest difference", "rounds")
     rows = [
         (f"{run['size']}x{run['size']}", gain["engine"], gain["passes"], _ratio(gain["cpu_gain"], gain["cpu_spread"]),
@@ -94,7 +86,7 @@ def passes(results: Results) -> Block:
 def stream(results: Results) -> Block:
     data = results.get("stream")
     if data is None:
-        return _missing("python -m edgeturbo.benchmarks.stream")
+        return missing("python -m edgeturbo.benchmarks.stream")
     head = ("figure", "got", "wanted", "")
     rows = [(f["name"], f"{f['value']:g} {f['unit']}", *_bar(f)) for f in data["figures"]]
     return Block((table(head, rows), where(data["environment"])))
@@ -103,7 +95,7 @@ def stream(results: Results) -> Block:
 def guard(results: Results) -> Block:
     data = results.get("guard")
     if data is None:
-        return _missing("python -m edgeturbo.benchmarks.guard")
+        return missing("python -m edgeturbo.benchmarks.guard")
     pictures = list(data["sizes"][0]["look_us"])
     head = ("size", *(f"one look, {picture} picture" for picture in pictures), "a frame through the loop", "share")
     rows = [
@@ -124,7 +116,7 @@ def _bar(figure: Mapping[str, Any]) -> tuple[str, str]:
 def soak(results: Results) -> Block:
     data = results.get("soak")
     if data is None:
-        return _missing("make soak")
+        return missing("make soak")
     counts = data["counts"]
     said = (
         f"{data['frames']:,} frames in {data['seconds']:,.0f} s with {counts['reconnects']:,} reconnects and "
@@ -143,7 +135,7 @@ def soak(results: Results) -> Block:
 def predict_cpu(results: Results) -> Block:
     data = results.get("predict_cpu")
     if data is None:
-        return _missing("python -m edgeturbo.benchmarks.predict_cpu")
+        return missing("python -m edgeturbo.benchmarks.predict_cpu")
     worst = max(abs(line["error"]) for line in data["leave_one_size_out"])
     said = f"{data['what']}. Each size as the fit on all others predicts it errs by up to {worst:.0%}."
     head = ("size", "measured", "predicted", "error")
@@ -167,12 +159,9 @@ def gpu(results: Results) -> Block:
 
 BLOCKS: dict[str, Callable[[Results], Block]] = {
     "cpu-sizes": cpu_sizes, "full-size": full_size, "passes": passes, "stream": stream, "guard": guard, "soak": soak,
-    "predict-cpu": predict_cpu, "gpu": gpu,
+    "predict-cpu": predict_cpu, "gpu": gpu, "precisions-demo": demo_precisions, "precisions-cpu": cpu_precisions,
+    "precisions-devices": device_precisions, "precisions-full-size": full_precisions, "precisions-mixed": mixtures,
 }  # fmt: skip
-
-
-def _missing(command: str) -> Block:
-    return Block((f"Not measured yet: `{command}`.",))
 
 
 def _ratio(value: float, spread: Sequence[float]) -> str:

@@ -1,6 +1,6 @@
-"""``python -m edgeturbo.benchmarks.performance_page``: the figures of docs/performance.md, from benchmarks/results.
+"""``python -m edgeturbo.benchmarks.performance_page``: the figures of the pages in docs, from benchmarks/results.
 
-The page is written by hand but for what stands between ``made:begin NAME`` and ``made:end NAME``, and the tables of
+The pages are written by hand but for what stands between ``made:begin NAME`` and ``made:end NAME``, and the tables of
 ``gpu_check``. A test regenerates it: a figure that nobody measured cannot stand there.
 """
 
@@ -21,22 +21,25 @@ from ..engines.files import replacing
 from .gpu_check.options import CheckOptions, Device, ModelSize
 from .gpu_check.record import StageRecord
 from .gpu_check.report import MORE, markdown, with_block
-from .performance_blocks import BLOCKS, Block
+from .performance_blocks import BLOCKS
+from .performance_text import Block
 
 _MARKED = re.compile(r"<!-- made:begin ([a-z-]+) -->\n(.*?)<!-- made:end \1 -->", re.DOTALL)
 _IMAGES = "images"
+PAGES = (Path("docs/performance.md"), Path("docs/precision.md"))
 Results = Mapping[str, Any]
 
 
 def main(
     results: Annotated[Path, typer.Option(help="Where the figures are.")] = Path("benchmarks/results"),
-    page: Annotated[Path, typer.Option(help="The page to bring up to date.")] = Path("docs/performance.md"),
+    page: Annotated[list[Path] | None, typer.Option(help="A page to bring up to date; default: both.")] = None,
 ) -> None:
-    """Bring the page and its charts up to date with the figures."""
+    """Bring the pages and their charts up to date with the figures."""
     console = Console()
     with console.reporting_errors():
-        for path in write_page(page, results):
-            console.say(str(path))
+        for path in page or PAGES:
+            for written in write_page(path, results):
+                console.say(str(written))
 
 
 def write_page(page: Path, results: Path) -> list[Path]:

@@ -1,11 +1,24 @@
-"""Figures as the Markdown of docs/performance.md."""
+"""Figures as the Markdown of the pages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 _NAMED = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx", "numpy", "pillow", "av")
+
+
+@dataclass(frozen=True)
+class Block:
+    """``lines`` are paragraphs and tables in Markdown; ``charts``, SVG by file name, stand behind the first."""
+
+    lines: tuple[str, ...]
+    charts: dict[str, str] = field(default_factory=dict)
+
+
+def missing(command: str) -> Block:
+    return Block((f"Not measured yet: `{command}`.",))
 
 
 def where(environment: Mapping[str, Any]) -> str:

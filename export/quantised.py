@@ -88,7 +88,8 @@ def _told(done: Quantised, wanted: QuantiseOptions, source: str, device: str) ->
         method="" if wanted.weights_only else wanted.method or DEFAULT_METHODS[wanted.form.name], blocks=done.blocks,
         device=device, min_psnr_db=wanted.min_psnr if wanted.mixed else None,
         front=tuple(
-            Mixture(tuple(sorted(m.blocks)), round(m.ms, 3), _finite(m.predicted_db), m.measured_db) for m in front
+            Mixture(tuple(sorted(m.blocks)), round(m.ms, 3), _finite(m.predicted_db), _finite(m.measured_db))
+            for m in front
         ),
         sensitivity=() if found is None else tuple(
             Block(b.name, _finite(b.psnr_db), round(b.saved_ms, 4)) for b in found.blocks
@@ -96,6 +97,6 @@ def _told(done: Quantised, wanted: QuantiseOptions, source: str, device: str) ->
     )  # fmt: skip
 
 
-def _finite(decibels: float) -> float | None:
-    """JSON has no infinity: None says that nothing departs."""
-    return round(decibels, 2) if decibels < float("inf") else None
+def _finite(decibels: float | None) -> float | None:
+    """JSON has no infinity: None says that nothing departs, or that nothing was measured."""
+    return round(decibels, 2) if decibels is not None and decibels < float("inf") else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .svg import Log, decades, fitted, line, rect, svg, text_at, ticks
@@ -12,6 +13,7 @@ _COLOURS = ("bundle", "published", "fair", "s3", "peer")
 _DASHES = ("", "7 3", "2 3", "9 3 2 3")
 _PROPORTION = 'stroke="var(--faint)" stroke-width="1.5" stroke-dasharray="1 4"'
 _ROW, _LABEL, _RIGHT = 26, 210, 120
+_NAME, _LINE = 80, 14  # a short name's width and height
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,16 @@ class Curve:
     name: str
     points: tuple[tuple[float, float], ...]
     family: int = 0
+
+
+@dataclass(frozen=True)
+class Point:
+    """``x`` (above 0) and ``y`` of what is called ``name``, one of a ``series`` of points with one colour."""
+
+    name: str
+    x: float
+    y: float
+    series: str
 
 
 def bars(rows: Sequence[Bar], unit: str, width: int, name: str) -> str:
@@ -73,6 +85,66 @@ def growth(curves: Sequence[Curve], across: str, upwards: str, width: int) -> st
         parts.append(f'<path d="M{left} {top - 4:.0f}h26" {style}/>')
         parts.append(text_at(left + 34, top, fitted(name, width // 2 - 48)))
     return svg(width, high + 52 + 20 * ((len(keys) + 1) // 2), "time over the number of pixels", parts)
+
+
+def scatter(points: Sequence[Point], across: str, upwards: str, width: int, name: str) -> str:
+    """Points with their names, x logarithmic; of each series those that no other beats in both are joined.
+
+    Further left and further up is better.
+    """
+    high, bottom, top = 280.0, min(point.y for point in points), max(point.y for point in points)
+    axis = Log(min(point.x for point in points) / 1.2, max(point.x for point in points) * 1.35, 56, width - 72)
+    step = _step((top - bottom) or 1.0)
+    first, last = math.floor(bottom / step), math.ceil(top / step)
+
+    def up(y: float) -> float:
+        return high - (y / step - first) * (high - 30) / max(1, last - first)
+
+    parts = [text_at(56, 12, upwards, "faint")]
+    for mark in (step * number for number in range(first, last + 1)):
+        parts += [line(56, up(mark), width - 16, up(mark)), text_at(50, up(mark) + 4, f"{mark:g}", "faint", "end")]
+    series = list(dict.fromkeys(point.series for point in points))
+    places = {point: (axis(point.x), up(point.y)) for point in points}
+    for number, one in enumerate(series):
+        parts += _series([point for point in points if point.series == one], places, colour(number))
+    parts += ticks(axis, high, width, across)
+    for number, one in enumerate(series):
+        left = 16 + number * (width // max(2, len(series)))
+        parts += [rect(left, high + 43, 11, 11, colour(number)), text_at(left + 18, high + 53, one)]
+    return svg(width, high + 64, name, parts)
+
+
+def _series(points: Sequence[Point], places: Mapping[Point, tuple[float, float]], ink: str) -> list[str]:
+    best = sorted(unbeaten(points), key=lambda point: point.x)
+    path = " ".join("{:.1f},{:.1f}".format(*places[point]) for point in best)
+    parts = [f'<polyline points="{path}" fill="none" stroke="{ink}" stroke-width="1.5"/>']
+    for number, point in enumerate(points):
+        x, y = places[point]
+        said = f"<title>{point.x:.4g}, {point.y:.4g}</title>"
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{ink}">{said}</circle>')
+        # The lines rise to the right: a name lies under them, or to the left where another's has that place.
+        crowded = any(_near(places[point], places[other]) for other in points[:number])
+        parts.append(text_at(x - 8, y + 4, point.name, anchor="end") if crowded else text_at(x + 6, y + 14, point.name))
+    return parts
+
+
+def _near(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Whether two names, each to the right of its point, would cover each other."""
+    return abs(one[0] - other[0]) < _NAME and abs(one[1] - other[1]) < _LINE
+
+
+def unbeaten(points: Sequence[Point]) -> list[Point]:
+    """The points that no other is at least as far left and as far up as, and further in one."""
+    return [
+        one for one in points
+        if not any(o.x <= one.x and o.y >= one.y and (o.x < one.x or o.y > one.y) for o in points)
+    ]  # fmt: skip
+
+
+def _step(span: float) -> float:
+    """1, 2 or 5 times a power of ten: four to ten of them are in ``span``."""
+    power = 10.0 ** math.floor(math.log10(span))
+    return next(m * power for m in (0.1, 0.2, 0.5, 1.0, 2.0) if span / (m * power) <= 10)
 
 
 def _styles(curves: Sequence[Curve]) -> list[str]:
