@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
-import threading
-import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from .._console import Console
+from ..engines.errors import DeviceError
 from ..export.demo import demo_frames
+from .commands import Ran, run_command
 from .environment import finished, read_environment
 from .synthetic import SD_TURBO, write_base, write_cyclegan, write_pix2pix
 
 _TARGET = "sm_89"
 _GATES = ("range ledger", "PyTorch reference", "parity")
 _BAR_SECONDS, _BAR_BYTES_RESIDENT, _BAR_BYTES_DATA = 120, 8_000_000_000, 1_800_000_000
-_SECONDS_BETWEEN_LOOKS = 0.2
-_PAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -42,45 +38,6 @@ CASES = (
     Case("cyclegan", ("--direction", "a2b", "--prompt", "driving in the night")),
     Case("pix2pix", ("--prompt", "a photo of a cat")),
 )
-
-
-@dataclass
-class Watch:
-    """The largest sum of resident memory, in bytes, over a process and its descendants, looked at every 0.2 s."""
-
-    process: subprocess.Popen[str]
-    peak: int = 0
-    _ended: threading.Event = field(default_factory=threading.Event)
-
-    def __enter__(self) -> Watch:
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._ended.wait(_SECONDS_BETWEEN_LOOKS):
-            self.peak = max(self.peak, sum(resident(pid) for pid in family(self.process.pid)))
-
-
-def resident(pid: int) -> int:
-    """Resident bytes of a process, file mappings included; 0 when it has ended."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
-    except (OSError, IndexError):
-        return 0
-
-
-def family(pid: int) -> list[int]:
-    """A process and its descendants, by /proc."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    except OSError:
-        return [pid]
-    return [pid, *(descendant for child in children for descendant in family(int(child)))]
 
 
 def main(
@@ -117,11 +74,11 @@ def _measure(console: Console, work: Path, case: Case) -> dict[str, Any]:
     shutil.rmtree(bundle, ignore_errors=True)
     console.note(f"exporting {case.name} …")
     flags = [*case.flags, "--base", str(work / "base"), "--target", _TARGET, "--out", str(bundle)]
-    exported, export_peak, _ = _command("export", ["--ckpt", str(work / f"{case.name}.pkl"), *flags])
+    exported = _done("export", ["--ckpt", str(work / f"{case.name}.pkl"), *flags])
     console.note(f"running {case.name} …")
     words = [str(bundle), str(demo_frames()[0]), str(work / f"{case.name}.png"), "--force", "--engine", "onnxruntime"]
-    ran, run_peak, _ = _command("run", words)
-    seconds = exported["seconds"]
+    ran = _done("run", words)
+    seconds = exported.result["seconds"]
     without_gate = sum(s for name, s in seconds.items() if name not in _GATES)
     data = (bundle / "generator.onnx.data").stat().st_size
     return {
@@ -130,13 +87,13 @@ def _measure(console: Console, work: Path, case: Case) -> dict[str, Any]:
         "seconds": seconds,
         "seconds_to_plan_without_the_gate": round(without_gate, 1),
         "seconds_in_all": round(sum(seconds.values()), 1),
-        "export_peak_rss_bytes": export_peak,
-        "run_peak_rss_bytes": run_peak,
-        "frame_ms_onnxruntime": ran["pictures"][0]["translate_ms"],
-        "psnr_db": exported["psnr_db"],
+        "export_peak_rss_bytes": exported.peak_rss_bytes,
+        "run_peak_rss_bytes": ran.peak_rss_bytes,
+        "frame_ms_onnxruntime": ran.result["pictures"][0]["translate_ms"],
+        "psnr_db": exported.result["psnr_db"],
         "bars_met": {
             "120 s to the plan without the gate": without_gate <= _BAR_SECONDS,
-            "8 GB of resident memory with it": export_peak <= _BAR_BYTES_RESIDENT,
+            "8 GB of resident memory with it": exported.peak_rss_bytes <= _BAR_BYTES_RESIDENT,
             "1.8 GB of ONNX data": data <= _BAR_BYTES_DATA,
         },
         "bytes": {
@@ -145,18 +102,12 @@ def _measure(console: Console, work: Path, case: Case) -> dict[str, Any]:
     }
 
 
-def _command(name: str, words: list[str]) -> tuple[dict[str, Any], int, float]:
-    """Run ``turbo-NAME WORDS --json`` in a process of its own: its result, peak resident bytes and seconds."""
-    code = f"import sys; sys.argv = ['turbo-{name}', *sys.argv[1:]]; from edgeturbo.cli.{name} import main; main()"
-    started = time.perf_counter()
-    process = subprocess.Popen(  # noqa: S603 -- our own interpreter, our own words
-        [sys.executable, "-c", code, *words, "--json"], stdout=subprocess.PIPE, text=True
-    )
-    with Watch(process) as watch:
-        output, _ = process.communicate()
-    if process.returncode != 0:
-        raise SystemExit(f"turbo-{name} failed with exit code {process.returncode}: {output}")
-    return json.loads(output), watch.peak, time.perf_counter() - started
+def _done(name: str, words: list[str]) -> Ran:
+    """``turbo-NAME WORDS`` in a process of its own. Raises DeviceError when it fails, with what it said."""
+    ran = run_command(name, words)
+    if ran.error is not None:
+        raise DeviceError(f"turbo-{name} failed with exit code {ran.exit}: {ran.error}")
+    return ran
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from ..engines.bundle import Bundle
 from ..engines.errors import UsageError
 from ..engines.files import replacing
 from . import devices
-from .precisions_commands import Ran, run_command
+from .commands import Ran, run_command
 from .precisions_figures import facts_of
 
 PRECISIONS = ("fp32", "fp16", "int8", "fp8", "int8-weights", "mixed:int8", "mixed:fp8")

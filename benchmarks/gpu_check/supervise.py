@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..commands import family
 from ..environment import Environment, finished
-from ..full_size import family
 from .options import CheckOptions
 from .record import (
     DONE,

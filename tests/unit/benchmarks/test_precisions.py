@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 from edgeturbo.benchmarks import precisions_rows
+from edgeturbo.benchmarks.commands import Ran, run_command
 from edgeturbo.benchmarks.devices import DEVICES
-from edgeturbo.benchmarks.precisions_commands import Ran, run_command
 from edgeturbo.benchmarks.precisions_figures import judged_frames, lacks, quality_of
 from edgeturbo.benchmarks.precisions_picture import strip
 from edgeturbo.benchmarks.precisions_rows import Study, made_row, rows_of

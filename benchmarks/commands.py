@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from .full_size import Watch
+_SECONDS_BETWEEN_LOOKS = 0.2
+_PAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,45 @@ class Ran:
     def error(self) -> str | None:
         """What it said when it failed, on one line."""
         return None if self.exit == 0 else " ".join(str(self.result.get("message", f"exit code {self.exit}")).split())
+
+
+@dataclass
+class Watch:
+    """The largest sum of resident memory, in bytes, over a process and its descendants, looked at every 0.2 s."""
+
+    process: subprocess.Popen[str]
+    peak: int = 0
+    _ended: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> Watch:
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._ended.wait(_SECONDS_BETWEEN_LOOKS):
+            self.peak = max(self.peak, sum(resident(pid) for pid in family(self.process.pid)))
+
+
+def resident(pid: int) -> int:
+    """Resident bytes of a process, file mappings included; 0 when it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
+    except (OSError, IndexError):
+        return 0
+
+
+def family(pid: int) -> list[int]:
+    """A process and its descendants, by /proc."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    except OSError:
+        return [pid]
+    return [pid, *(descendant for child in children for descendant in family(int(child)))]
 
 
 def run_command(command: str, words: Sequence[str]) -> Ran:

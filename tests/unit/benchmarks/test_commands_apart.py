@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from edgeturbo.benchmarks.full_size import _command
+from edgeturbo.benchmarks.commands import run_command
 from edgeturbo.engines.base import TensorSpec
 from edgeturbo.engines.bundle import ONNX, ONNX_DATA, staging
 from edgeturbo.engines.manifest import FrameRules, Manifest, Model, Provenance
@@ -24,7 +24,8 @@ def test_a_command_is_run_and_watched(tmp_path):
     frame = tmp_path / "frame.png"
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(frame)
     words = [str(tmp_path / "bundle"), str(frame), str(tmp_path / "out.png"), "--engine", "null"]
-    result, peak, seconds = _command("run", words)
-    assert (result["engine"], len(result["pictures"])) == ("null", 1)
-    assert seconds > 0
-    assert peak >= 0
+    ran = run_command("run", words)
+    assert (ran.exit, ran.error) == (0, None)
+    assert (ran.result["engine"], len(ran.result["pictures"])) == ("null", 1)
+    assert ran.seconds > 0
+    assert ran.peak_rss_bytes > 0
