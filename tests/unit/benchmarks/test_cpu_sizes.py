@@ -17,7 +17,7 @@ from edgeturbo.engines.costs import SCHEMA, Costs, Growth, Work
 from edgeturbo.engines.errors import UsageError
 
 ROW = "onnxruntime-fp16"
-BUILT = () if find_spec("openvino") is None else ("openvino-f32-plan", "openvino-f32-winograd")
+BUILT = () if find_spec("openvino") is None else ("openvino-f32-plan",)
 
 
 @pytest.fixture
