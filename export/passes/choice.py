@@ -59,9 +59,9 @@ PASSES: dict[str, GraphPass] = {
 _LESS_WORK = ("fold-time-bias", "fold-quant-conv")
 
 # By the backend that a bundle is meant for. What trades one operation for another is on only where the whole generator
-# was measured to be faster. split-upsample is not yet: on a CPU it took less processor time in every round, by 2.6 % in
-# ONNX Runtime and 5.5 % in OpenVINO in FP32, but by the clock a busy machine showed no gain
-# (benchmarks/results/passes.json). Nothing was measured on a GPU.
+# was measured to be faster, and nothing else is lost. split-upsample saves 2 % of OpenVINO's time in FP32 on a quiet
+# CPU, too little to tell (benchmarks/results/cpu_sizes.json). winograd saves 22 %, but costs memory, and digits in FP16
+# and BF16. Nothing was measured on a GPU.
 DEFAULT_PASSES: dict[str, tuple[str, ...]] = dict.fromkeys(
     ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"), _LESS_WORK
 )
