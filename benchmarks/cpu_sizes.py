@@ -8,21 +8,20 @@ measured. Turns are kept in WORK/turns.json as they end: what was interrupted go
 from __future__ import annotations
 
 import json
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from .._console import Console
-from ..engines.errors import UsageError
-from ..engines.files import replacing
+from ..engines.errors import DeviceError, UsageError
+from ..engines.files import write_json
 from ..engines.frame_layout import size_of
+from .apart import call_apart
 from .cpu_sizes_report import summarise
 from .cpu_sizes_rows import ROWS, Case, Turn, take_turn, write_graphs
 from .environment import finished, read_environment
-from .process import in_a_process
 
 RESULTS = "cpu_sizes.json"
 _TURNS = "turns.json"
@@ -76,18 +75,17 @@ def record(console: Console, work: Path, results: Path, plan: Plan) -> Path:
         for row, round_ in missing:
             turns.append(_turn(case, row, round_, plan))
             console.note(f"{width}x{height}, round {round_ + 1}, {row}: {turns[-1]}")
-            _write(work / _TURNS, {"turns": [asdict(turn) for turn in turns]})
+            write_json(work / _TURNS, {"turns": [asdict(turn) for turn in turns]})
     found = {"environment": asdict(finished(environment)), **summarise(work, turns)}
-    results.mkdir(parents=True, exist_ok=True)
-    _write(results / RESULTS, found)
+    write_json(results / RESULTS, found)
     return results / RESULTS
 
 
 def _turn(case: Case, row: str, round_: int, plan: Plan) -> Turn:
     try:
-        return in_a_process(take_turn, case, row, round_, plan.warmup, plan.runs)
-    except BrokenProcessPool:
-        return Turn(row, case.width, case.height, round_, note="the process was killed: it did not fit into memory")
+        return call_apart(take_turn, case, row, round_, plan.warmup, plan.runs)
+    except DeviceError as error:
+        return Turn(row, case.width, case.height, round_, note=str(error))
 
 
 def _read(path: Path) -> list[Turn]:
@@ -98,11 +96,6 @@ def _read(path: Path) -> list[Turn]:
         Turn(**{**turn, "seconds": tuple(turn["seconds"]), "cpu_seconds": tuple(turn["cpu_seconds"])})
         for turn in listed
     ]
-
-
-def _write(path: Path, document: dict[str, Any]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

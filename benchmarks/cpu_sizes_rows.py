@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engines._build_job import peak_rss_bytes
-from .process import in_a_process
+from .apart import call_apart
+from .full_size import cyclegan_options
+from .latency import clocked
 
 if TYPE_CHECKING:
     from ..engines.base import Engine
@@ -35,7 +38,6 @@ _PLAN = "openvino-f32.plan"
 _ALGEBRA = {"split": "split-upsample", "winograd": "winograd"}
 _SIDE = 2048  # 3 x 17 MB; larger ones are no faster
 _FIRST = -20  # the highest of Linux's priorities, setpriority(2)
-_PROMPT, _DIRECTION = "driving in the night", "a2b"
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def write_graphs(case: Case, rows: tuple[str, ...], tell: Callable[[str], None])
         if precision != "three":
             _write_generator(case, precision)
     if "openvino-f32-plan" in rows and not case.plan.exists():
-        in_a_process(_write_plan, case)
+        call_apart(_write_plan, case)
 
 
 def take_turn(case: Case, row: str, round_: int, warmup: int, runs: int) -> Turn:
@@ -122,10 +124,9 @@ def take_turn(case: Case, row: str, round_: int, warmup: int, runs: int) -> Turn
             seconds, cpu_seconds = [], []
             with _first_in_line():
                 for _ in range(runs):
-                    began, cpu_began = time.perf_counter(), sum(os.times()[:2])
-                    image = run(frame)
-                    seconds.append(round(time.perf_counter() - began, 4))
-                    cpu_seconds.append(round(sum(os.times()[:2]) - cpu_began, 4))
+                    image, taken, worked = clocked(partial(run, frame))
+                    seconds.append(taken)
+                    cpu_seconds.append(worked)
             peak = peak_rss_bytes() or 0
     except (RuntimeError, MemoryError) as error:
         return Turn(row, case.width, case.height, round_, note=f"{type(error).__name__}: {error}"[:300])
@@ -234,13 +235,9 @@ def _products(case: Case) -> Run:
 
 
 def _parts(case: Case) -> Parts:
-    from ..export.recipe import ExportOptions
     from .gpu_check.pytorch_model import Parts
 
-    return Parts.of(ExportOptions(
-        case.work / "cyclegan.pkl", base=str(case.work / "base"), prompt=_PROMPT, direction=_DIRECTION,
-        width=case.width, height=case.height,
-    ))  # fmt: skip
+    return Parts.of(cyclegan_options(case.work, case.width, case.height))
 
 
 def _write_generator(case: Case, precision: str) -> None:

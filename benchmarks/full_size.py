@@ -6,22 +6,26 @@ bytes and whether it all fits are real, the pictures mean nothing.
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .._console import Console
 from ..engines.errors import DeviceError
+from ..engines.files import write_json
 from ..export.demo import demo_frames
 from .commands import Ran, run_command
 from .environment import finished, read_environment
 from .synthetic import SD_TURBO, write_base, write_cyclegan, write_pix2pix
 
+if TYPE_CHECKING:
+    from ..export.recipe import ExportOptions
+
 _TARGET = "sm_89"
+_PROMPT, _DIRECTION = "driving in the night", "a2b"
 _GATES = ("range ledger", "PyTorch reference", "parity")
 _BAR_SECONDS, _BAR_BYTES_RESIDENT, _BAR_BYTES_DATA = 120, 8_000_000_000, 1_800_000_000
 
@@ -35,7 +39,7 @@ class Case:
 
 
 CASES = (
-    Case("cyclegan", ("--direction", "a2b", "--prompt", "driving in the night")),
+    Case("cyclegan", ("--direction", _DIRECTION, "--prompt", _PROMPT)),
     Case("pix2pix", ("--prompt", "a photo of a cat")),
 )
 
@@ -51,13 +55,18 @@ def main(
         work.mkdir(parents=True, exist_ok=True)
         _write_weights(console, work)
         figures = [_measure(console, work, case) for case in CASES]
-        results.mkdir(parents=True, exist_ok=True)
         target = results / "full_size.json"
-        target.write_text(
-            json.dumps({"environment": asdict(finished(environment)), "exports": figures}, indent=2) + "\n",
-            encoding="utf-8",
-        )
+        write_json(target, {"environment": asdict(finished(environment)), "exports": figures}, indent=2)
         console.say(str(target))
+
+
+def cyclegan_options(work: Path, width: int, height: int) -> ExportOptions:
+    """How the CycleGAN-Turbo checkpoint that stands in ``work`` is exported at a size in pixels."""
+    from ..export.recipe import ExportOptions
+
+    return ExportOptions(
+        work / "cyclegan.pkl", base=str(work / "base"), prompt=_PROMPT, direction=_DIRECTION, width=width, height=height
+    )
 
 
 def _write_weights(console: Console, work: Path) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import typer
 
 from .._console import Console
-from ..engines.files import replacing
+from ..engines.files import write_json
 from ..runtime.guard import rgb_fault_of
 from ..runtime.options import StreamOptions
 from ..runtime.sinks.null import NullSink
@@ -90,8 +90,7 @@ def main(json_file: Annotated[Path | None, typer.Option("--json", help="Write th
         console.say(json.dumps(size))
     if json_file is not None:
         data = {"environment": asdict(finished(environment)), "calls": _CALLS, "frames": _FRAMES, "sizes": sizes}
-        with replacing(json_file) as temporary:
-            temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+        write_json(json_file, data, indent=2)
 
 
 if __name__ == "__main__":

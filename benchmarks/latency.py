@@ -5,10 +5,11 @@ What is compared is measured in turns (A B A B …), so that a clock that change
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from ..engines.errors import UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+T = TypeVar("T")
 
 # Samples are kept to 0.1 microseconds: finer than any clock here, and short in JSON.
 _DIGITS = 4
@@ -161,6 +164,13 @@ def measure_until(
             seconds[name].append(_timed(call, clock))
         stopped = _why_stop(seconds, rule, clock() - started)
     return Measured({name: Latency.of(samples) for name, samples in seconds.items()}, stopped)
+
+
+def clocked(call: Callable[[], T]) -> tuple[T, float, float]:
+    """What ``call`` returns, its seconds by the clock, and those of this process's processors."""
+    started, worked = time.perf_counter(), sum(os.times()[:2])
+    result = call()
+    return result, round(time.perf_counter() - started, _DIGITS), round(sum(os.times()[:2]) - worked, _DIGITS)
 
 
 def median_interval(latency: Latency, *, seed: int = 0) -> tuple[float, float]:

@@ -8,14 +8,13 @@ Besides the time by the clock stands the processors' time, which others at work 
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -24,11 +23,11 @@ from numpy.typing import NDArray
 from .._console import Console
 from ..engines.base import TensorSpec
 from ..engines.errors import UsageError
+from ..engines.files import write_json
+from .apart import call_apart
 from .environment import finished, read_environment
-from .process import in_a_process
-
-if TYPE_CHECKING:
-    pass
+from .full_size import cyclegan_options
+from .latency import clocked
 
 GRAPH = "generator.onnx"
 _DATA = "generator.onnx.data"
@@ -143,14 +142,10 @@ def write_plain(work: Path, folder: Path, size: int) -> None:
 
     from ..export.passes.specialise import Specialise
     from ..export.passes.stage_names import StageNames
-    from ..export.recipe import ExportOptions
     from ..export.trace import UNQUANTISED, onnx_from_generator
     from .gpu_check.pytorch_model import Parts
 
-    parts = Parts.of(ExportOptions(
-        work / "cyclegan.pkl", base=str(work / "base"), prompt="driving in the night", direction="a2b",
-        width=size, height=size,
-    ))  # fmt: skip
+    parts = Parts.of(cyclegan_options(work, size, size))
     model = onnx_from_generator(parts.merged(), parts.recipe.shape)
     Specialise()(model)
     StageNames(frozenset({UNQUANTISED}))(model)
@@ -181,7 +176,7 @@ def _compare(console: Console, engine: str, graphs: dict[str, Path], rounds: int
     for round_ in range(rounds):
         for name, path in graphs.items():
             # What one engine leaves in memory must not be there for the next one.
-            turns[name].append(in_a_process(take_turn, engine, path))
+            turns[name].append(call_apart(take_turn, engine, path))
             console.note(f"round {round_ + 1}, {engine}, {name}: {turns[name][-1].seconds} s")
     return [_gain(engine, name, turns[_PLAIN], turns[name]) for name in graphs]
 
@@ -192,10 +187,9 @@ def take_turn(engine: str, onnx: Path) -> Turn:
     frame = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     seconds, cpu_seconds = [], []
     for _ in range(_RUNS):
-        began, cpu_began = time.perf_counter(), sum(os.times()[:2])
-        image = run(frame)
-        seconds.append(round(time.perf_counter() - began, 4))
-        cpu_seconds.append(round(sum(os.times()[:2]) - cpu_began, 4))
+        image, taken, worked = clocked(partial(run, frame))
+        seconds.append(taken)
+        cpu_seconds.append(worked)
     return Turn(tuple(seconds), tuple(cpu_seconds), np.array(image))
 
 
@@ -240,14 +234,13 @@ def _gain(engine: str, name: str, plain: list[Turn], turns: list[Turn]) -> Gain:
 
 def _save(results: Path, plan: Plan, graphs: dict[str, Any], gains: list[Gain], environment: dict[str, Any]) -> Path:
     """Add this run to passes.json: what was measured at other sizes or on other engines before stays there."""
-    results.mkdir(parents=True, exist_ok=True)
     target = results / "passes.json"
     runs = json.loads(target.read_text(encoding="utf-8"))["runs"] if target.exists() else []
     run = {
         "size": plan.size, "rounds": plan.rounds, "frames_per_round": _RUNS, "environment": environment,
         "graphs_fp32": graphs, "gains": [asdict(gain) for gain in gains],
     }  # fmt: skip
-    target.write_text(json.dumps({"runs": [*runs, run]}, indent=2) + "\n", encoding="utf-8")
+    write_json(target, {"runs": [*runs, run]}, indent=2)
     return target
 
 

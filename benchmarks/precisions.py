@@ -18,14 +18,14 @@ import typer
 
 from .._console import Console
 from ..engines.errors import EdgeTurboError, UsageError
-from ..engines.files import replacing
+from ..engines.files import replacing, write_json
 from ..engines.frame_layout import size_of
 from ..export.demo import demo_base, demo_checkpoint, demo_frames
 from .environment import finished, read_environment
 from .latency import StoppingRule
 from .precisions_figures import ENGINES, engine_images, judged_frames, pytorch_images, quality_of, times_of
 from .precisions_picture import strip
-from .precisions_rows import PRECISIONS, Study, made_row, rows_of, write_json
+from .precisions_rows import PRECISIONS, Study, made_row, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +83,6 @@ def main(  # noqa: PLR0913, PLR0917 -- each is an option of the command
 
 def _record(target: Path, part: str, found: dict[str, Any]) -> Path:
     whole = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
-    target.parent.mkdir(parents=True, exist_ok=True)
     write_json(target, {**whole, part: found})
     return target
 

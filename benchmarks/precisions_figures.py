@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -14,7 +13,7 @@ import numpy as np
 from ..engines.bundle import ONNX, ONNX_DATA, Bundle
 from ..engines.costs import COSTS, read_costs
 from ..engines.errors import EdgeTurboError
-from ..engines.parity import psnr, ssim
+from ..engines.parity import psnr, rounded_db, ssim
 from ..engines.select import ONNXRUNTIME, OPENVINO, choose
 from ..runtime.image import load_frame
 from .apart import call_apart, run_apart
@@ -115,14 +114,10 @@ def quality_of(exact: NDArray[np.uint8], got: NDArray[np.uint8]) -> dict[str, An
     pairs = list(zip(exact, got, strict=True))
     decibels, alike = [psnr(a, b) for a, b in pairs], [ssim(a, b) for a, b in pairs]
     return {
-        "psnr_db": [_finite(value) for value in decibels], "ssim": [round(value, 5) for value in alike],
-        "worst_psnr_db": _finite(min(decibels)), "median_psnr_db": _finite(float(np.median(decibels))),
+        "psnr_db": [rounded_db(value) for value in decibels], "ssim": [round(value, 5) for value in alike],
+        "worst_psnr_db": rounded_db(min(decibels)), "median_psnr_db": rounded_db(float(np.median(decibels))),
         "worst_ssim": round(min(alike), 5), "median_ssim": round(float(np.median(alike)), 5),
     }  # fmt: skip
-
-
-def _finite(decibels: float) -> float | None:
-    return round(decibels, 2) if math.isfinite(decibels) else None
 
 
 def times_of(bundles: Mapping[str, Path], frame: NDArray[np.uint8], rule: StoppingRule) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..engines.bundle import Bundle
 from ..engines.errors import UsageError
-from ..engines.files import replacing
+from ..engines.files import write_json
 from . import devices
 from .commands import Ran, run_command
 from .precisions_figures import facts_of
@@ -91,12 +91,6 @@ def rows_of(work: Path) -> list[Row]:
 def _key(row: Row) -> str:
     device = (row.get("quantisation") or {}).get("device")
     return f"{row['precision']} for {device}" if device else str(row["precision"])
-
-
-def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write ``document`` whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def _exported(study: Study, precision: str) -> Row:

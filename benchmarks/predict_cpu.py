@@ -6,7 +6,6 @@ in turns; the efficiencies are fitted on all sizes but one, and asked for that o
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -18,7 +17,7 @@ import typer
 
 from .._console import Console
 from ..engines.costs import Costs
-from ..engines.files import replacing
+from ..engines.files import write_json
 from .devices import measure_cpu
 from .environment import finished, read_environment
 from .latency import Latency, measure
@@ -68,8 +67,7 @@ def record(work: Path, results: Path, sizes: tuple[int, ...], runs: int, archite
         "flops": {f"{size}x{size}": costs.flops for size, (_, costs) in graphs.items()},
     }
     target = results / RESULTS
-    with replacing(target) as temporary:
-        temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    write_json(target, document, indent=2)
     return target
 
 

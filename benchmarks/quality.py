@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..engines.errors import MissingComponentError, UsageError
-from ..engines.parity import SSIM_WINDOW, psnr, ssim
+from ..engines.parity import SSIM_WINDOW, decibels, psnr, ssim
 from . import quality_faults as faults
 from . import quality_measures as measures
 from .quality_measures import Picture
@@ -172,7 +172,7 @@ def summarise(frames: Sequence[FrameQuality]) -> Quality:
 def _pooled_psnr(frames: Sequence[FrameQuality]) -> float | None:
     errors = [0.0 if frame.psnr_db is None else 10.0 ** (-frame.psnr_db / 10.0) for frame in frames]
     error = float(np.mean(errors))
-    return None if error == 0.0 else -10.0 * math.log10(error)
+    return None if error == 0.0 else decibels(error)
 
 
 def _lowest_psnr(frames: Sequence[FrameQuality]) -> Worst:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 import threading
@@ -20,6 +19,7 @@ import typer
 
 from .._console import Console
 from ..engines.errors import GateError, SourceError, UsageError
+from ..engines.files import write_json
 from ..runtime.allocator import keep_freed_frames
 from ..runtime.frame import Emission, Frame, FrameSource, Signal, StreamInfo
 from ..runtime.persistent import Persistence, PersistentSource
@@ -201,7 +201,7 @@ def main(
     result = soak(frames)
     if json_file is not None:
         data = {"environment": asdict(finished(environment)), **result.as_data()}
-        json_file.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+        write_json(json_file, data, indent=2)
     say: Callable[[str], None] = Console().say
     say(f"{result.frames:,} frames, {result.counts['reconnects']:,} reconnects, {result.seconds:.0f} s")
     for name, growth in result.growth.items():

@@ -5,7 +5,6 @@ Every figure stands beside its bar, and all come from one run. Nothing here need
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
@@ -19,6 +18,7 @@ import typer
 
 from .._console import Console
 from ..engines.errors import GateError, SourceError
+from ..engines.files import write_json
 from ..engines.null import NullEngine
 from ..runtime.allocator import keep_freed_frames
 from ..runtime.frame import Emission, Frame, FrameSource, Signal
@@ -317,7 +317,7 @@ def main(json_file: Annotated[Path | None, typer.Option("--json", help="Write th
     with tempfile.TemporaryDirectory() as folder:
         results = measure_all(Path(folder), console.say)
     if json_file is not None:
-        json_file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_json(json_file, results, indent=2)
     if not all(figure["met"] for figure in results["figures"]):  # type: ignore[attr-defined]
         raise typer.Exit(GateError.exit_code)
 

@@ -30,6 +30,16 @@ PSNR_TARGET_DB = {"fp16": 40.0, "fp32": 60.0, "int8-weights": 35.0, **dict.fromk
 PSNR_FLOOR_DB = {"fp16": 35.0, "fp32": 50.0, "int8-weights": 30.0, **dict.fromkeys(EIGHT_BITS, 25.0)}
 
 
+def decibels(error: float, peak: float = 1.0) -> float:
+    """The PSNR of a mean squared ``error`` where ``peak`` is the distance from black to white; ``inf`` for none."""
+    return math.inf if error <= 0.0 else 10.0 * math.log10(peak * peak / error)
+
+
+def rounded_db(value: float | None) -> float | None:
+    """``value`` to 0.01 dB. JSON has no infinity: None says that nothing departs, or that nothing was measured."""
+    return round(value, 2) if value is not None and math.isfinite(value) else None
+
+
 def psnr(a: NDArray[Any], b: NDArray[Any], peak: float = 255.0) -> float:
     """Peak signal-to-noise ratio in dB: ``10 log10(peak^2 / mean((a - b)^2))``; ``inf`` when the two are equal.
 
@@ -39,8 +49,7 @@ def psnr(a: NDArray[Any], b: NDArray[Any], peak: float = 255.0) -> float:
     Source: ITU-T J.340 (2010), which defines it for pictures.
     """
     _same_shape(a, b)
-    error = float(np.mean(np.square(a.astype(np.float64) - b.astype(np.float64))))
-    return math.inf if error == 0.0 else 10.0 * math.log10(peak * peak / error)
+    return decibels(float(np.mean(np.square(a.astype(np.float64) - b.astype(np.float64)))), peak)
 
 
 def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
@@ -118,7 +127,7 @@ def likeness(pairs: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> Li
     shown = [(_colours(a), _colours(b)) for a, b in pairs]
     worst = min(psnr(a, b) for a, b in shown)
     return Likeness(
-        psnr_db=None if math.isinf(worst) else round(worst, 2),
+        psnr_db=rounded_db(worst),
         ssim=round(min(_ssim_of_any(a, b) for a, b in shown), 5),
         max_levels=max(int(np.abs(a.astype(np.int16) - b).max()) for a, b in shown),
     )

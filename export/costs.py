@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 # A Reshape and its like give new names to the same bytes.
-_VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
+VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 # Parts of the kernels before and behind them ("Q/DQ fusion" in NVIDIA's TensorRT documentation, "Working with Quantized
 # Types"): they move nothing themselves, and a product reads the eight bits.
 _QUANTISE, _DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
@@ -44,7 +44,7 @@ _KINDS = {
         "elementwise",
     ),
     **dict.fromkeys(
-        (*_VIEWS, *_PARTS, "Transpose", "Concat", "Resize", "Cast", "DepthToSpace", "SpaceToDepth", "Expand", "Pad",
+        (*VIEWS, *_PARTS, "Transpose", "Concat", "Resize", "Cast", "DepthToSpace", "SpaceToDepth", "Expand", "Pad",
          "Tile", "Constant", "ConstantOfShape", "Shape"),
         "movement",
     ),
@@ -102,7 +102,7 @@ def counted(graph: ir.Graph, onnx: Path) -> Costs:
     )
     return Costs(
         SCHEMA, width=width, height=height, batch=batch,
-        weights=sum(_bytes(value) for value in graph.initializers.values()),
+        weights=sum(bytes_of(value) for value in graph.initializers.values()),
         live=_front(_live(graph, growth)), work=work,
     )  # fmt: skip
 
@@ -136,7 +136,7 @@ class _Growths:
         return max(_FIXED, self._made(node), _QUADRATIC if self._is_product(node) else _FIXED)
 
     def bytes(self, value: ir.Value) -> Growth:
-        return _grown(_bytes(value), self._degree[value])
+        return _grown(bytes_of(value), self._degree[value])
 
     def _made(self, node: ir.Node) -> int:
         degrees = [self._degree[value] for value in node.inputs if value is not None] or [_CONSTANT]
@@ -158,7 +158,7 @@ def _work(node: ir.Node, growth: _Growths) -> Work:
         raise BundleError(f"the node {node.name} belongs to no stage", expected=", ".join(STAGES), got=stage or "none")
     values = list(dict.fromkeys(_stored(value) for value in node.inputs if value is not None))
     written = _sum(growth.bytes(value) for value in node.outputs)
-    if node.op_type in _VIEWS or node.op_type in (_QUANTISE, _DEQUANTISE):
+    if node.op_type in VIEWS or node.op_type in (_QUANTISE, _DEQUANTISE):
         values, written = [], Growth()
     read = _sum(growth.bytes(value) for value in values if not growth.constant(value))
     if node.op_type in _PARTS:
@@ -166,7 +166,7 @@ def _work(node: ir.Node, growth: _Growths) -> Work:
     return Work(
         stage=stage, kind=_kind(node, growth), dtype=_dtype(node), nodes=1, example="",
         flops=_grown(operations(node), growth.operations(node)), read=read, written=written,
-        weights=sum(_bytes(value) for value in values if growth.constant(value)),
+        weights=sum(bytes_of(value) for value in values if growth.constant(value)),
     )  # fmt: skip
 
 
@@ -227,7 +227,7 @@ def _live(graph: ir.Graph, growth: _Growths) -> Iterator[Growth]:
     last: dict[ir.Value, int] = {value: len(order) for value in (*graph.inputs, *graph.outputs)}
     for index, node in enumerate(order):
         for output in node.outputs:
-            source = node.inputs[0] if node.op_type in _VIEWS else None
+            source = node.inputs[0] if node.op_type in VIEWS else None
             held[output] = held.get(source, source) if source is not None else output
         for value in (*node.inputs, *node.outputs):
             if value is not None:
@@ -263,7 +263,8 @@ def _grown(figure: int, degree: int) -> Growth:
     return Growth(*parts)
 
 
-def _bytes(value: ir.Value) -> int:
+def bytes_of(value: ir.Value) -> int:
+    """A value's size, packed. Raises BundleError where it has no type or no static shape."""
     if value.dtype is None:
         raise BundleError(f"the value {value.name} has no type", hint=_HINT)
     return -(-prod(_shape(value)) * value.dtype.bitwidth // 8)

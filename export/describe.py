@@ -11,6 +11,7 @@ from ..engines.costs import COSTS, Share, by_kind, by_stage, most_expensive, rea
 from ..engines.errors import EdgeTurboError, InputError, UsageError
 from ..engines.manifest import EngineEntry, FrameLayout, Manifest, RangeLedger, Repair
 from ..engines.select import choose, plan_problem
+from .figures import figure
 
 if TYPE_CHECKING:
     from .checkpoints.checkpoint import Checkpoint, NetworkDelta
@@ -129,7 +130,7 @@ def describe_ranges(path: Path) -> dict[str, Any]:
 
 def told(repair: Repair) -> str:
     """A repair in one line: what did not fit, and what was done about it, at which cost."""
-    figures = f"{_figure(repair.reached)} where {_figure(repair.limit)} is the limit"
+    figures = f"{figure(repair.reached)} where {figure(repair.limit)} is the limit"
     reason = f"{repair.tensor}: {repair.problem}, {figures}"
     if repair.kind == "rescale":
         return f"{reason}; times 2^{repair.exponent}, taken back by {repair.node_count} nodes around it, at no cost"
@@ -143,11 +144,7 @@ def _checked(ledger: RangeLedger) -> str:
 
 
 def _headroom(largest: float, limit: float) -> str:
-    return f"{_figure(limit / largest)}x" if largest else "all"
-
-
-def _figure(number: float) -> str:
-    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+    return f"{figure(limit / largest)}x" if largest else "all"
 
 
 def _costs(bundle: Bundle) -> dict[str, Any]:

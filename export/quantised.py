@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engines.errors import UsageError
 from ..engines.manifest import Block, Mixture, Quantisation
+from ..engines.parity import rounded_db
 from .quantise.apply import DEFAULT_MIN_PSNR, QUANTISATIONS, Predict, Quantised, QuantiseOptions, quantise_file
 from .quantise.thresholds import DEFAULT_METHODS, METHODS
 from .samples import batches
@@ -88,15 +89,10 @@ def _told(done: Quantised, wanted: QuantiseOptions, source: str, device: str) ->
         method="" if wanted.weights_only else wanted.method or DEFAULT_METHODS[wanted.form.name], blocks=done.blocks,
         device=device, min_psnr_db=wanted.min_psnr if wanted.mixed else None,
         front=tuple(
-            Mixture(tuple(sorted(m.blocks)), round(m.ms, 3), _finite(m.predicted_db), _finite(m.measured_db))
+            Mixture(tuple(sorted(m.blocks)), round(m.ms, 3), rounded_db(m.predicted_db), rounded_db(m.measured_db))
             for m in front
         ),
         sensitivity=() if found is None else tuple(
-            Block(b.name, _finite(b.psnr_db), round(b.saved_ms, 4)) for b in found.blocks
+            Block(b.name, rounded_db(b.psnr_db), round(b.saved_ms, 4)) for b in found.blocks
         ),
     )  # fmt: skip
-
-
-def _finite(decibels: float | None) -> float | None:
-    """JSON has no infinity: None says that nothing departs, or that nothing was measured."""
-    return round(decibels, 2) if decibels is not None and decibels < float("inf") else None

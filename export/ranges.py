@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engines.manifest import RangeEntry, RangeLedger, Repair
+from .figures import figure
 from .probe import probing
 from .samples import Sample, batches
 from .stages import STAGES, stage_of
@@ -80,12 +81,8 @@ class Problem:
     limit: float
 
     def __str__(self) -> str:
-        figures = f"{_figure(self.reached)}, {'below' if self.kind == 'subnormal' else 'above'} {_figure(self.limit)}"
+        figures = f"{figure(self.reached)}, {'below' if self.kind == 'subnormal' else 'above'} {figure(self.limit)}"
         return f"{self.tensor}: {self.kind}, {figures}"
-
-
-def _figure(number: float) -> str:
-    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def measure(onnx: Path, taken: Iterable[Sample], originals: dict[str, NDArray[np.float32]] | None = None) -> Measured:

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engines.errors import RangeError
-from ..engines.files import replacing_folder
 from ..engines.manifest import RangeLedger, Repair
 from .ranges import FP16_LIMIT, Measured, Problem, inaccurate, ledger_of, measure, overflows
 from .repair_bounds import Bounds, Ranges, moved_bytes, node_bytes, vanishing
 from .samples import Sample
+from .saving import save_over
 from .stages import stage_of
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class _Round:
                 repairs.append(_repair(problem, "rescale", touched, exponent=exponent))
             if problem.tensor in self._islands:
                 repairs.append(self._told_island(problem, self._islands[problem.tensor]))
-        self._save()
+        save_over(self._model, self._onnx)
         return repairs
 
     def _told_island(self, problem: Problem, island: _Island) -> Repair:
@@ -216,18 +216,6 @@ class _Round:
         island = self._islands.setdefault(origin, _Island())
         island.nodes.append(str(node.name))
         island.bytes += moved_bytes(self._model.graph, self._widening.borders) - before
-
-    def _save(self) -> None:
-        import onnx_ir as ir
-
-        name = self._onnx.name
-        written = self._onnx.with_name(f".{name}.repaired")
-        with replacing_folder(written) as folder:
-            ir.save(self._model, folder / name, external_data=f"{name}.data")
-        # The weights first; a graph so small that it holds them itself has no such file.
-        for part in sorted(written.iterdir(), key=lambda part: part.name == name):
-            part.replace(self._onnx.with_name(part.name))
-        written.rmdir()
 
 
 def _repair(

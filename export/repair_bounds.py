@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from math import prod
 from typing import TYPE_CHECKING
 
+from .costs import VIEWS, bytes_of
 from .ranges import FP16_LIMIT, MOST_LOST, SMALLEST_RMS, SUBNORMAL_LOSS, Measured, Problem, Range
 from .repair_scales import NORMS, Link, Scales, is_float, is_weight, room, significance
 from .repair_solver import Rule, Solver
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _FURTHEST = 48  # 4^-48 of an epsilon of 1e-6 is still a normal float32
-_VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 
 
 class Ranges:
@@ -192,18 +191,12 @@ def takes_scaled(node: ir.Node, value: ir.Value) -> bool:
 def moved_bytes(graph: ir.Graph, free: Iterable[ir.Node] = ()) -> int:
     """Bytes that a graph's nodes read and write as it is written, weights included, but for nodes that are ``free``."""
     left_out = set(free)
-    return sum(node_bytes(node) for node in graph if node.op_type not in _VIEWS and node not in left_out)
+    return sum(node_bytes(node) for node in graph if node.op_type not in VIEWS and node not in left_out)
 
 
 def node_bytes(node: ir.Node) -> int:
     """Bytes that a node reads and writes."""
-    from .passes.edit import sizes
-
-    return sum(
-        prod(sizes(value)) * int(value.dtype.itemsize)
-        for value in (*node.inputs, *node.outputs)
-        if value is not None and value.dtype is not None
-    )
+    return sum(bytes_of(value) for value in (*node.inputs, *node.outputs) if value is not None)
 
 
 def _lowest(rms: float, part: float) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...engines._schema import SchemaError, decode, encode
 from ...engines.errors import InputError
-from ...engines.files import replacing
+from ...engines.files import write_json
 from ...engines.manifest import GoldenParity
 from ..environment import Environment
 from ..latency import Latency, Ratio
@@ -92,8 +92,7 @@ def name_of(options: CheckOptions, environment: Environment) -> str:
 
 
 def write_record(path: Path, record: StageRecord) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(encode(record), indent=1) + "\n", encoding="utf-8")
+    write_json(path, encode(record))
 
 
 def read_record(path: Path) -> StageRecord | None:

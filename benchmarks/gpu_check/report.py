@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from ...engines._schema import encode
 from ...engines.errors import UsageError
-from ...engines.files import replacing
+from ...engines.files import write_json
 from .options import CheckOptions
 from .record import DONE, Row, StageRecord, read_record, without_samples
 from .stages import STAGES
@@ -39,8 +38,7 @@ def write_summary(path: Path, records: Mapping[str, StageRecord], options: Check
         "targets": [asdict(target) for target in _judged(records, options)],
         "stages": [encode(without_samples(record)) for record in records.values()],
     }
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write_json(path, summary)
 
 
 def markdown(name: str, records: Mapping[str, StageRecord], options: CheckOptions) -> str:

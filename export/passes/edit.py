@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
@@ -108,8 +109,15 @@ def is_plain_3x3(node: ir.Node) -> bool:
         and integers(node, "pads", [0] * 4) == [1] * 4
         and integers(node, "strides", [1, 1]) == [1, 1]
         and integers(node, "dilations", [1, 1]) == [1, 1]
-        and ("group" not in node.attributes or node.attributes["group"].as_int() == 1)
+        and node.attributes.get_int("group", 1) == 1
     )
+
+
+def free_name(taken: Container[str | None], name: str) -> str:
+    """``name``, or where that is taken the first of it with primes that is not."""
+    while name in taken:
+        name += "'"
+    return name
 
 
 def forget_unused(model: ir.Model) -> None:

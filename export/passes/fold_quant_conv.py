@@ -42,7 +42,7 @@ def _inner(node: ir.Node) -> ir.Node | None:
         list(outer_kernel.shape[2:]) == [1, 1]
         and not any(integers(node, "pads", [0]))
         and set(integers(node, "strides", [1])) == {1}
-        and _group(node) == _group(inner) == 1
+        and node.attributes.get_int("group", 1) == inner.attributes.get_int("group", 1) == 1
         and outer_kernel.shape[0] <= outer_kernel.shape[1]
     )
     return inner if plain else None
@@ -64,7 +64,3 @@ def _fold(model: ir.Model, node: ir.Node) -> None:
     weights = [block.weight(np.einsum("om,mi...->oi...", mix, kernel))]
     weights += [block.weight(np.broadcast_to(bias, mix.shape[:1]))]
     block.instead(block.add("Conv", [source, *weights], sizes(node.outputs[0]), **attributes))
-
-
-def _group(node: ir.Node) -> int:
-    return node.attributes["group"].as_int() if "group" in node.attributes else 1

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes import InPlacePass, PassResult
 
 from ..repair_scales import Link, Scales, Terms
-from .edit import forget_unused
+from .edit import forget_unused, free_name
 
 _DEFAULT_EPSILON = 1e-5  # of every normalisation in the ONNX specification
 
@@ -75,7 +75,7 @@ class Rescale(InPlacePass):
         weight = link.weight
         key = (str(weight.name), exponents, link.axis)
         if key not in self._made:
-            name = _free_name(model, f"{weight.name}.2^{'_'.join(map(str, exponents))}")
+            name = free_name(model.graph.initializers, f"{weight.name}.2^{'_'.join(map(str, exponents))}")
             self._made[key] = self._twin(weight, name, _factors(link, exponents))
             model.graph.register_initializer(self._made[key])
         return self._made[key]
@@ -109,9 +109,3 @@ def _scale_epsilon(node: ir.Node, exponent: int) -> None:
     found = node.attributes.get("epsilon")
     epsilon = _DEFAULT_EPSILON if found is None else found.as_float()
     node.attributes["epsilon"] = ir.AttrFloat32("epsilon", epsilon * 4.0**exponent)
-
-
-def _free_name(model: ir.Model, name: str) -> str:
-    while name in model.graph.initializers:
-        name += "'"
-    return name

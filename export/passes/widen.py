@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from .edit import forget_unused, sizes
+from .edit import forget_unused, free_name
 from .half import typed_inputs
 
 _HALF, _FLOAT = ir.DataType.FLOAT16, ir.DataType.FLOAT
@@ -28,21 +28,17 @@ class Widening:
         self.copies: dict[str, str] = {}
         self.borders: list[ir.Node] = []
 
-    def widen(self, node: ir.Node) -> int:
-        """Let ``node`` compute in FP32. Returns how many bytes more it moves than in FP16."""
-        moved = 0
+    def widen(self, node: ir.Node) -> None:
+        """Let ``node`` compute in FP32."""
         for index in typed_inputs(node):
             value = node.inputs[index]
             if value is not None and value.dtype == _HALF:
-                moved += 2 * int(np.prod(sizes(value)))
                 wide = self._wide_weight(value) if value.is_initializer() else self._wide(node, value)
                 node.replace_input_with(index, wide)
         for output in node.outputs:
             if output.dtype == _HALF:
-                moved += 2 * int(np.prod(sizes(output)))
                 output.dtype = _FLOAT
                 self._border(node, output)
-        return moved
 
     def kept(self) -> list[ir.Node]:
         """The multiplications that a power of two was put into."""
@@ -80,9 +76,7 @@ class Widening:
             if source.dtype == _FLOAT:
                 return source
         if value not in self._up:
-            cast = ir.node(
-                "Cast", [value], attributes={"to": int(_FLOAT)}, name=_free(self._model, f"{value.name}/to_fp32")
-            )
+            cast = ir.node("Cast", [value], attributes={"to": int(_FLOAT)}, name=self._free(f"{value.name}/to_fp32"))
             cast.outputs[0].name, cast.outputs[0].dtype, cast.outputs[0].shape = cast.name, _FLOAT, value.shape
             if maker is None:
                 self._model.graph.insert_before(node, cast)
@@ -96,13 +90,13 @@ class Widening:
         uses = [use for use in output.uses() if not _is_cast(self._model, use[0], output)]
         if not uses:
             return
-        name = _free(self._model, f"{output.name}/scaled")
+        name = self._free(f"{output.name}/scaled")
         one = ir.Value(name=f"{name}:1", shape=ir.Shape([]), type=ir.TensorType(_FLOAT),
                        const_value=ir.tensor(np.array(1.0, np.float32), name=f"{name}:1"))  # fmt: skip
         self._model.graph.register_initializer(one)
         product = ir.node("Mul", [output, one], name=name)
         narrowed = ir.node("Cast", [product.outputs[0]], attributes={"to": int(_HALF)},
-                           name=_free(self._model, f"{output.name}/to_fp16"))  # fmt: skip
+                           name=self._free(f"{output.name}/to_fp16"))  # fmt: skip
         for made, kind in ((product, _FLOAT), (narrowed, _HALF)):
             made.outputs[0].name, made.outputs[0].dtype, made.outputs[0].shape = made.name, kind, output.shape
         self._model.graph.insert_after(node, [product, narrowed])
@@ -110,6 +104,9 @@ class Widening:
             user.replace_input_with(index, narrowed.outputs[0])
         self.borders.append(product)
         self.copies[str(narrowed.name)] = str(output.name)
+
+    def _free(self, name: str) -> str:
+        return free_name({node.name for node in self._model.graph}, name)
 
 
 def _factor(border: ir.Node) -> float:
@@ -127,10 +124,3 @@ def _is_cast(model: ir.Model, user: ir.Node, output: ir.Value) -> bool:
         ir.convenience.replace_all_uses_with(user.outputs[0], output)
         model.graph.remove(user, safe=True)
     return True
-
-
-def _free(model: ir.Model, name: str) -> str:
-    taken = {node.name for node in model.graph}
-    while name in taken:
-        name += "'"
-    return name

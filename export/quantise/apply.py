@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from ...engines.errors import UsageError
 from ..probe import probing
+from ..saving import save_over
 from ..trace import UNQUANTISED
 from .calibrate import Feeds, calibrate, channel_maxima
 from .formats import FORMATS, INT8, Format
@@ -113,7 +113,7 @@ def quantise_file(
         options.precision, len(names), len(all_sites), share_of_convolutions(ir.load(onnx).graph, names), frames,
         tuple(dict.fromkeys(map(block_of, names))), found,
     )  # fmt: skip
-    _save(model, onnx)
+    save_over(model, onnx)
     return done
 
 
@@ -195,14 +195,3 @@ def _smooth(
     from ..passes.smooth import STRENGTH, Smooth
 
     Smooth(frozenset(names), maxima, STRENGTH if strength is None else strength)(model)
-
-
-def _save(model: ir.Model, onnx: Path) -> None:
-    """Write ``model``, whose other weights are still read from the files at ``onnx``, and then replace them."""
-    import onnx_ir as ir
-
-    data = f"{onnx.name}.data"
-    with tempfile.TemporaryDirectory(prefix=".quantised-", dir=onnx.parent) as folder:
-        ir.save(model, Path(folder) / onnx.name, external_data=data)
-        for name in (data, onnx.name):
-            (Path(folder) / name).replace(onnx.with_name(name))

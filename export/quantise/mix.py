@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ...engines.errors import ParityError
+from ...engines.parity import decibels
 
 # Errors within this of each other count as equal in the front: it keeps it short, and no measurement is finer.
 _RESOLUTION_DB = 0.02
@@ -104,11 +105,6 @@ def front(base_ms: float, blocks: Collection[Block]) -> tuple[Mixture, ...]:
         if block.saved_ms > 0:
             best = _undominated([*best, *((e + block.error, s + block.saved_ms, n | {block.name}) for e, s, n in best)])
     return tuple(Mixture(names, base_ms - saved, decibels(error)) for error, saved, names in best)
-
-
-def decibels(error: float) -> float:
-    """PSNR in dB of a mean squared error of pictures in [0, 1]; infinite for none."""
-    return math.inf if error <= 0 else -10.0 * math.log10(error)
 
 
 def _undominated(states: Collection[State]) -> list[State]:

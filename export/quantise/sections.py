@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from ...engines.onnxruntime import LEAN, OnnxRuntimeEngine
+from ..costs import bytes_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -71,7 +71,7 @@ def _cut(graph: ir.Graph, wanted: set[str], budget: int) -> list[_Section]:
     runs: list[list[ir.Node]] = [[]]
     held = 0
     for node in graph:
-        size = sum(_bytes(output) for output in node.outputs if output.name in wanted)
+        size = sum(bytes_of(output) for output in node.outputs if output.name in wanted)
         if size and held and held + size > budget:
             runs.append([])
             held = 0
@@ -130,8 +130,3 @@ def _proto(model: ir.Model, section: _Section) -> bytes:
     ]
     proto = onnx.ModelProto(ir_version=model.ir_version or 10, graph=graph, opset_import=opsets)
     return bytes(proto.SerializeToString())
-
-
-def _bytes(value: ir.Value) -> int:
-    shape = [size for size in value.shape or () if isinstance(size, int)]
-    return prod(shape) * (value.dtype.bitwidth if value.dtype is not None else 32) // 8

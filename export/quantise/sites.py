@@ -86,7 +86,7 @@ def share_of_convolutions(graph: ir.Graph, names: Iterable[str]) -> float:
 
 
 def _site(node: ir.Node) -> Site | None:
-    if node.op_type == "Conv" and _group(node) == 1:
+    if node.op_type == "Conv" and node.attributes.get_int("group", 1) == 1:
         axis = 0
     elif node.op_type == "MatMul":
         axis = 1
@@ -100,10 +100,6 @@ def _site(node: ir.Node) -> Site | None:
     if node.op_type != "Conv" and len(_shape(weight)) != 2:
         return None  # a stack of matrices: the keys and values of a prompt that was folded into the graph
     return Site(node, activation, weight, axis)
-
-
-def _group(node: ir.Node) -> int:
-    return int(node.attributes.get_int("group", 1) or 1)
 
 
 def _shape(value: ir.Value) -> list[int]:
