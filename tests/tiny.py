@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from edgeturbo.benchmarks import synthetic
+from shared import locked
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 GOLDEN_BASE = GOLDEN / "base"
 
 
 class Tiny:
-    """Writes each file once, when it is first asked for, under ``folder``. Nobody may change what it returns."""
+    """Writes each file once, when it is first asked for, under ``folder``. Nobody may change what it returns.
+
+    Several processes may have one on the same folder.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -21,10 +25,7 @@ class Tiny:
     @property
     def base(self) -> Path:
         """A diffusers folder with random weights: 8 and 16 channels, opened in a moment."""
-        folder = self._folder / "base"
-        if not folder.exists():
-            synthetic.write_base(folder, synthetic.TINY)
-        return folder
+        return self._written(self._folder / "base", lambda folder: synthetic.write_base(folder, synthetic.TINY))
 
     def cyclegan(self, **options: Any) -> Path:
         """A CycleGAN-Turbo checkpoint; ``options`` are those of ``synthetic.write_cyclegan``."""
@@ -36,7 +37,11 @@ class Tiny:
 
     def _checkpoint(self, family: str, write: Callable[..., None], options: dict[str, Any]) -> Path:
         name = "_".join([family, *(f"{key}-{value}" for key, value in sorted(options.items()))])
-        path = self._folder / f"{name}.pkl"
-        if not path.exists():
-            write(self.base, path, **options)
+        base = self.base
+        return self._written(self._folder / f"{name}.pkl", lambda path: write(base, path, **options))
+
+    def _written(self, path: Path, write: Callable[[Path], None]) -> Path:
+        with locked(self._folder / "lock"):
+            if not path.exists():
+                write(path)
         return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from edgeturbo.benchmarks.rows import Setting
 from edgeturbo.benchmarks.suite import BenchOptions, run_bench
 from edgeturbo.cli import bench
 from edgeturbo.export.recipe import ExportOptions
-from edgeturbo.export.session import export_bundle
+from exports import export_once
 from tiny import GOLDEN, GOLDEN_BASE
 
 CKPT = GOLDEN / "cyclegan.pkl"
@@ -22,14 +23,11 @@ QUICK = ("--repeat", "3", "--seconds", "5")
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("bench") / "bundle"
-    export_bundle(
-        ExportOptions(
-            CKPT, out, str(GOLDEN_BASE), "driving in the night", "a2b", width=64, height=64, precision="fp32",
-            engine="onnx", parity_frames=1,
-        )
+    options = ExportOptions(
+        CKPT, None, str(GOLDEN_BASE), "driving in the night", "a2b", width=64, height=64, precision="fp32",
+        engine="onnx", parity_frames=1,
     )  # fmt: skip
-    return out
+    return export_once(tmp_path_factory, "bench", lambda out: replace(options, out=out)).root
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import torch
 from edgeturbo.engines.bundle import Bundle
 from edgeturbo.export.demo import demo_base, demo_checkpoint, demo_frames
 from PIL import Image
+from shared import once
 from terminal import Turbo
 from tiny import GOLDEN
 
@@ -28,13 +29,15 @@ A2B = ("--direction", "a2b", "--prompt", "driving in the night")
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo checkpoint as ``make demo`` exports it, but smaller: FP16, batch 2, with an RTX plan for two targets."""
-    out = tmp_path_factory.mktemp("demo") / "bundle"
     words = ["turbo-export", "--ckpt", demo_checkpoint(), "--base", demo_base(), "--size", "192x128", "--batch", "2"]
-    # A child process, so that its log (the builder's too) stays out of the tests' capture.
-    code = EXPORT.format(words=[*map(str, words), "--out", str(out)])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return out
+
+    def make(folder: Path) -> None:
+        # A child process, so that its log (the builder's too) stays out of the tests' capture.
+        code = EXPORT.format(words=[*map(str, words), "--out", str(folder / "bundle")])
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    return once(tmp_path_factory, "demo", make) / "bundle"
 
 
 def test_the_demo_is_exact_and_holds_a_plan_for_both_targets(demo: Path) -> None:

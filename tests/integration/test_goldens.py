@@ -15,6 +15,7 @@ from edgeturbo.engines.parity import psnr
 from edgeturbo.export.samples import Sample
 from edgeturbo.export.verify import bundle_outputs
 from PIL import Image
+from shared import once
 from terminal import Turbo
 from tiny import GOLDEN
 
@@ -102,21 +103,13 @@ def test_fp32_is_the_published_implementation(turbo: Turbo, tmp_path: Path, gold
     assert np.mean(np.abs(image - expected) <= 1) >= 0.999
 
 
-@pytest.fixture(scope="module")
-def made() -> dict[Golden, Bundle]:
-    return {}
-
-
 @pytest.fixture
-def in_fp16(
-    turbo: Turbo, made: dict[Golden, Bundle], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[Golden], Bundle]:
+def in_fp16(turbo: Turbo, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Golden], Bundle]:
     """What ``turbo-export`` makes of a golden's checkpoint by default, made once."""
 
     def make(golden: Golden) -> Bundle:
-        if golden not in made:
-            made[golden] = export(turbo, golden, tmp_path_factory.mktemp(golden.arrays) / "bundle")
-        return made[golden]
+        made = once(tmp_path_factory, golden.name, lambda folder: export(turbo, golden, folder / "bundle"))
+        return Bundle.open(made / "bundle")
 
     return make
 

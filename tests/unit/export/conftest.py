@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,13 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
-from edgeturbo.engines.bundle import ONNX
 from edgeturbo.engines.errors import RangeError
 from edgeturbo.export.base import BaseModel, open_base
-from edgeturbo.export.events import Event
 from edgeturbo.export.recipe import ExportOptions
-from edgeturbo.export.session import ExportReport, export_bundle
+from edgeturbo.export.session import export_bundle
+from exports import Exported, export_into, export_once, place, read_export
+from shared import once
 from tiny import GOLDEN, GOLDEN_BASE, Tiny
-from unrepaired import export_keeping
 
 PROMPT = "a prompt"
 
@@ -31,7 +30,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return Tiny(tmp_path_factory.mktemp("tiny"))
+    return Tiny(once(tmp_path_factory, "tiny", lambda _: None))
 
 
 @pytest.fixture(scope="session")
@@ -50,19 +49,6 @@ def edited(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return make
-
-
-@dataclass
-class Exported:
-    """An export that succeeded: its options, its report and what it said on the way."""
-
-    options: ExportOptions
-    report: ExportReport
-    events: list[Event]
-
-    @property
-    def root(self) -> Path:
-        return self.report.bundle.root
 
 
 @dataclass
@@ -95,27 +81,6 @@ def overflow_options(ckpt: Path, out: Path) -> ExportOptions:
     )  # fmt: skip
 
 
-@pytest.fixture(scope="session")
-def overflow(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """The golden that overflows, exported in FP16."""
-    folder = tmp_path_factory.mktemp("overflow")
-    options = overflow_options(overflowing(folder), folder / "bundle")
-    events: list[Event] = []
-    return Exported(options, export_bundle(options, events.append), events)
-
-
-@dataclass
-class Repaired(Exported):
-    """An export with the graph as it was before anything was measured."""
-
-    unrepaired: Path
-
-
-def keeping(options: ExportOptions, kept: Path) -> Repaired:
-    events: list[Event] = []
-    return Repaired(options, export_keeping(options, kept, events.append), events, kept / ONNX)
-
-
 def overflowing_in_several_places(folder: Path) -> Path:
     """The golden checkpoint with weights far too large for FP16, each where something behind brings it back.
 
@@ -140,18 +105,18 @@ def overflowing_in_several_places(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def several(tmp_path_factory: pytest.TempPathFactory) -> Repaired:
+def several(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """The golden that overflows in four places at once, exported in FP16."""
-    folder = tmp_path_factory.mktemp("several")
-    options = overflow_options(overflowing_in_several_places(folder), folder / "bundle")
-    return keeping(options, tmp_path_factory.mktemp("several_unrepaired"))
+    ckpt = once(tmp_path_factory, "several.pkl", overflowing_in_several_places) / "several.pkl"
+    return export_once(tmp_path_factory, "several", lambda out: overflow_options(ckpt, out), keep=True)
 
 
 @pytest.fixture(scope="session")
-def sound(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Repaired:
+def sound(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """A tiny FP16 bundle of a checkpoint that fits."""
-    options = replace(tiny_options(tiny, tmp_path_factory.mktemp("sound") / "bundle"), precision="fp16")
-    return keeping(options, tmp_path_factory.mktemp("sound_unrepaired"))
+    return export_once(
+        tmp_path_factory, "sound", lambda out: replace(tiny_options(tiny, out), precision="fp16"), keep=True
+    )
 
 
 @pytest.fixture(scope="session")
@@ -180,36 +145,45 @@ def tiny_options(tiny: Tiny, out: Path) -> ExportOptions:
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Child:
-    """An export of ``tiny_options`` that runs in a process of its own, into ``out``."""
+@pytest.fixture(scope="session")
+def exports(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``overflow``, then in the same process ``exported``, in whose bytes that must not show, and again in another."""
 
-    out: Path
-    process: subprocess.Popen[str]
+    def make(folder: Path) -> None:
+        names = ("overflow", "exported", "child")
+        for name in names:
+            (folder / name).mkdir()
+        first, second, other = (folder / name for name in names)
+        code = (
+            "from pathlib import Path; from edgeturbo.export.recipe import ExportOptions; "
+            "from edgeturbo.export.session import export_bundle; "
+            f"export_bundle(ExportOptions(**{vars(tiny_options(tiny, place(other)))!r}))"
+        ).replace("PosixPath(", "Path(")
+        with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as child:
+            export_into(first, overflow_options(overflowing(folder), place(first)))
+            export_into(second, tiny_options(tiny, place(second)))
+            _, errors = child.communicate()
+        assert child.returncode == 0, errors
+
+    return once(tmp_path_factory, "exports", make)
 
 
 @pytest.fixture(scope="session")
-def child(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
-    """It is only begun here, so that it runs beside the exports of this process."""
-    out = tmp_path_factory.mktemp("child") / "bundle"
-    code = (
-        "from pathlib import Path; from edgeturbo.export.recipe import ExportOptions; "
-        "from edgeturbo.export.session import export_bundle; "
-        f"export_bundle(ExportOptions(**{vars(tiny_options(tiny, out))!r}))"
-    ).replace("PosixPath(", "Path(")
-    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
-        yield Child(out, process)
-        process.kill()
+def overflow(exports: Path) -> Exported:
+    """The golden that overflows, exported in FP16."""
+    return read_export(exports / "overflow", overflow_options(exports / "overflow.pkl", place(exports / "overflow")))
 
 
 @pytest.fixture(scope="session")
-def exported(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory, child: Child, overflow: Exported) -> Exported:
-    """A tiny FP32 bundle. It is traced second in this process, after ``overflow``: that must not show in its bytes."""
-    assert child.process
-    assert overflow.report
-    options = tiny_options(tiny, tmp_path_factory.mktemp("exported") / "bundle")
-    events: list[Event] = []
-    return Exported(options, export_bundle(options, events.append), events)
+def exported(exports: Path, tiny: Tiny) -> Exported:
+    """A tiny FP32 bundle."""
+    return read_export(exports / "exported", tiny_options(tiny, place(exports / "exported")))
+
+
+@pytest.fixture(scope="session")
+def exported_elsewhere(exports: Path) -> Path:
+    """The bundle of ``exported``, as another process makes it."""
+    return place(exports / "child")
 
 
 Node = tuple[str, list[str], str, dict[str, Any]]

@@ -41,9 +41,9 @@ def folded_quant_conv(base: Path, pixels: int) -> int:
 
 
 @pytest.fixture(scope="module")
-def table(exported) -> Costs:
+def table(exported, tmp_path_factory) -> Costs:
     """Of a tiny FP32 export at 64x64, from a copy without the weights' file."""
-    alone = exported.root.parent / "alone.onnx"
+    alone = tmp_path_factory.mktemp("costs") / "alone.onnx"
     alone.write_bytes((exported.root / ONNX).read_bytes())
     return cost_table(alone)
 

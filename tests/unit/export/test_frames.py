@@ -15,11 +15,12 @@ from edgeturbo.engines.onnxruntime import OnnxRuntimeEngine
 from edgeturbo.export.demo import demo_frames
 from edgeturbo.export.native import Border
 from edgeturbo.export.recipe import ExportOptions
-from edgeturbo.export.session import ExportReport, export_bundle
+from edgeturbo.export.session import ExportReport
 from edgeturbo.export.stages import stage_of
 from edgeturbo.runtime.colour import from_rgb, to_rgb, yuv_coding
 from edgeturbo.runtime.goldens import read_goldens
 from edgeturbo.runtime.image import load_frame, prepare, restore
+from exports import export_once
 
 SIZE = (160, 120)
 CODING = yuv_coding("bt601", "limited")
@@ -28,21 +29,20 @@ CODING = yuv_coding("bt601", "limited")
 @pytest.fixture(scope="module")
 def framed(exported, tmp_path_factory) -> ExportReport:
     """The bundle of ``exported``, FP32 at 64x64, for a camera that gives NV12 at 160x120 and shows YUYV."""
-    out = tmp_path_factory.mktemp("framed") / "bundle"
-    return export_bundle(replace(exported.options, out=out, frame=SIZE, frame_format="nv12", output_format="yuyv"))
+    camera = {"frame": SIZE, "frame_format": "nv12", "output_format": "yuyv"}
+    return export_once(tmp_path_factory, "framed", lambda out: replace(exported.options, out=out, **camera)).report
 
 
 @pytest.fixture(scope="module")
 def sketched(tiny, tmp_path_factory) -> ExportReport:
     """A stochastic paired model in FP16 that is shown sketches of YUYV frames, with a plan where one can be built."""
     has_rtx = find_spec("tensorrt_rtx") is not None
-    return export_bundle(
-        ExportOptions(
-            tiny.pix2pix(stochastic=True), tmp_path_factory.mktemp("sketched") / "bundle", str(tiny.base), "a fish",
-            width=64, height=48, precision="fp16", input_prep="sketch", parity_frames=2, frame=(98, 70),
-            frame_format="yuyv", output_format="rgba", engine="tensorrt-rtx" if has_rtx else "onnx", targets=("sm_89",),
-        )
+    options = ExportOptions(
+        tiny.pix2pix(stochastic=True), None, str(tiny.base), "a fish", width=64, height=48, precision="fp16",
+        input_prep="sketch", parity_frames=2, frame=(98, 70), frame_format="yuyv", output_format="rgba",
+        engine="tensorrt-rtx" if has_rtx else "onnx", targets=("sm_89",),
     )  # fmt: skip
+    return export_once(tmp_path_factory, "sketched", lambda out: replace(options, out=out)).report
 
 
 @pytest.fixture

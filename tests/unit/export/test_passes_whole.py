@@ -25,6 +25,7 @@ from edgeturbo.export.precision import is_island
 from edgeturbo.export.probe import probing
 from edgeturbo.export.stages import STAGES, stage_of
 from edgeturbo.export.trace import UNQUANTISED
+from shared import once
 
 FRAME = np.random.default_rng(3).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
 BOUND = 1e-5 * 2  # of the image's range, which is [-1, 1]
@@ -52,13 +53,15 @@ PLAN = Plan(64, ("split-upsample", "fold-time-bias+fold-quant-conv"), ("onnxrunt
 @pytest.fixture(scope="module")
 def measured(tiny, tmp_path_factory) -> Path:
     """A folder where the passes were measured on a tiny generator, as the command does it."""
-    work = tmp_path_factory.mktemp("measured")
-    (work / "base").symlink_to(tiny.base)
-    (work / "cyclegan.pkl").symlink_to(tiny.cyclegan())
-    (work / "results").mkdir()
-    (work / "results" / "passes.json").write_text('{"runs": ["an earlier one"]}')
-    assert measure(Console(quiet=True), work, work / "results", PLAN) == work / "results" / "passes.json"
-    return work
+
+    def make(work: Path) -> None:
+        (work / "base").symlink_to(tiny.base)
+        (work / "cyclegan.pkl").symlink_to(tiny.cyclegan())
+        (work / "results").mkdir()
+        (work / "results" / "passes.json").write_text('{"runs": ["an earlier one"]}')
+        assert measure(Console(quiet=True), work, work / "results", PLAN) == work / "results" / "passes.json"
+
+    return once(tmp_path_factory, "measured", make)
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 import torch_graph
-from edgeturbo.engines.bundle import ONNX, Bundle
+from edgeturbo.engines.bundle import ONNX, ONNX_DATA, Bundle
 from edgeturbo.engines.costs import COSTS, read_costs
 from edgeturbo.engines.errors import UsageError
 from edgeturbo.engines.parity import psnr
@@ -22,14 +23,15 @@ from edgeturbo.export.samples import Sample, batches, samples
 from edgeturbo.export.trace import UNQUANTISED, GraphShape
 from edgeturbo.export.verify import bundle_outputs
 from edgeturbo.runtime.goldens import read_goldens
-from unrepaired import export_keeping
+from exports import Exported, export_once
+from shared import once
 
 ANY = Target("a device", lambda model: float(len(model.graph)))
 
 
-def options(folder: Path, precision: str, **more: object) -> ExportOptions:
+def options(out: Path, precision: str, **more: object) -> ExportOptions:
     return ExportOptions(
-        demo_checkpoint(), folder / "bundle", str(demo_base()), direction="a2b", width=64, height=64,
+        demo_checkpoint(), out, str(demo_base()), direction="a2b", width=64, height=64,
         precision=precision, engine="onnx", parity_frames=1, **more,
     )  # fmt: skip
 
@@ -57,17 +59,19 @@ def test_mixtures_and_their_options_pass(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("sixteen")
+def eight(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """With its graph as it was before, in FP16."""
+    return export_once(tmp_path_factory, "eight", lambda out: options(out, "fp8"), keep=True)
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory, kept: Path) -> Bundle:
-    """Its graph as it was before, in FP16, is in ``kept``."""
-    report = export_keeping(options(tmp_path_factory.mktemp("eight"), "fp8"), kept, lambda _: None)
-    assert any("--calibrate DIR" in warning for warning in report.warnings)
-    assert "quantise" in report.seconds
-    return report.bundle
+def bundle(eight: Exported) -> Bundle:
+    return eight.report.bundle
+
+
+def test_the_report_says_what_was_calibrated_on(eight):
+    assert any("--calibrate DIR" in warning for warning in eight.report.warnings)
+    assert "quantise" in eight.report.seconds
 
 
 def test_the_manifest_says_what_computes_on_eight_bits(bundle):
@@ -91,13 +95,18 @@ def test_its_cost_table_counts_products_on_eight_bits(bundle):
 
 
 @pytest.fixture(scope="module")
-def int8(bundle: Bundle, kept: Path) -> Path:
+def int8(eight: Exported, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same generator as ``--precision int8`` makes it, without a second export."""
     shape = GraphShape(64, 64, 1, noise=False, posterior_noise=False)
     feeds = tuple(batches(samples(shape, "raw", 2), bundle.manifest.inputs))
-    done = quantise_file(kept / ONNX, QuantiseOptions("int8"), lambda: feeds)
-    assert done.products == bundle.manifest.quantisation.products
-    return kept / ONNX
+
+    def make(folder: Path) -> None:
+        for name in (ONNX, ONNX_DATA):
+            shutil.copyfile(eight.unrepaired.with_name(name), folder / name)
+        done = quantise_file(folder / ONNX, QuantiseOptions("int8"), lambda: feeds)
+        assert done.products == bundle.manifest.quantisation.products
+
+    return once(tmp_path_factory, "int8", make) / ONNX
 
 
 @pytest.fixture(scope="module")
