@@ -23,9 +23,8 @@ def summarise(work: Path, turns: Iterable[Turn]) -> dict[str, Any]:
     listed = list(turns)
     shapes = sorted({(turn.width, turn.height) for turn in listed}, key=lambda shape: (shape[0] * shape[1], shape))
     sizes = [_size(Case(work, *shape), [t for t in listed if (t.width, t.height) == shape]) for shape in shapes]
-    pace = float(np.median([turn.yardstick_s for turn in listed if turn.yardstick_s] or [0.0]))
-    growth = {row: _growth([turn for turn in listed if turn.row == row], sizes, pace) for row in ROWS}
-    return {"sizes": sizes, "pace_s": pace, "growth": {row: fit for row, fit in growth.items() if fit is not None}}
+    growth = {row: _growth(row, sizes) for row in ROWS}
+    return {"sizes": sizes, "growth": {row: fit for row, fit in growth.items() if fit is not None}}
 
 
 def _size(case: Case, turns: list[Turn]) -> dict[str, Any]:
@@ -85,43 +84,30 @@ def _psnr(case: Case, row: str) -> float | None:
     return likeness([(np.load(case.picture(EAGER)), np.load(case.picture(row)))]).psnr_db
 
 
-def _growth(turns: list[Turn], sizes: list[dict[str, Any]], pace: float) -> dict[str, Any] | None:
+def _growth(row: str, sizes: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Seconds fitted as ``a * pixels + b * pixels**2``: the second is what self-attention may do, nothing else may.
 
-    Sizes are measured minutes or hours apart. Where turns have a yardstick only they count, and their seconds are those
-    of a machine on which it takes ``pace``. Weighted so that each size's error counts in proportion to its own time.
-    ``residuals`` are fitted / measured - 1; ``attention_share``: of the largest size's time, by the fit, beside
-    ``attention_share_of_flop``.
+    Weighted so that each size's error counts in proportion to its own time. ``residuals`` are fitted / measured - 1;
+    ``attention_share``: of the largest size's time, by the fit, beside ``attention_share_of_flop``.
     """
-    times = [(size, _steady(turns, size, pace)) for size in sizes]
-    found = [(size, seconds) for size, seconds in times if seconds is not None]
+    found = [(size, line) for size in sizes for line in size["rows"] if line["key"] == row and "median_s" in line]
     if len(found) < _FEWEST_SIZES:
         return None
     pixels = np.array([size["width"] * size["height"] for size, _ in found]) / 512**2
-    seconds = np.array([seconds for _, seconds in found])
+    seconds = np.array([line["median_s"] for _, line in found])
     basis = np.stack([pixels, pixels**2], axis=1)
     linear, quadratic = _non_negative(basis / seconds[:, None])
     fitted = basis @ np.array([linear, quadratic])
     largest = found[-1][0]
     return {
         "sizes": [f"{size['width']}x{size['height']}" for size, _ in found],
-        "seconds": [round(taken, 3) for _, taken in found],
         "seconds_per_512x512_of_pixels": round(linear, 3),
         "seconds_per_its_square": round(quadratic, 3),
         "residuals": [round(float(r), 3) for r in fitted / seconds - 1],
-        "seconds_per_tflop": [round(taken / size["tflop"], 3) for size, taken in found],
+        "seconds_per_tflop": [round(line["median_s"] / size["tflop"], 3) for size, line in found],
         "attention_share": round(float(quadratic * pixels[-1] ** 2 / fitted[-1]), 3),
         "attention_share_of_flop": round(largest["tflop_self_attention"] / largest["tflop"], 3),
     }
-
-
-def _steady(turns: list[Turn], size: dict[str, Any], pace: float) -> float | None:
-    """The median of a row's seconds at one size, by the yardstick where there is one; None without any."""
-    here = [t for t in turns if t.seconds and (t.width, t.height) == (size["width"], size["height"])]
-    if pace and any(turn.yardstick_s for turn in turns):
-        here = [turn for turn in here if turn.yardstick_s]
-        return float(np.median([s * pace / t.yardstick_s for t in here for s in t.seconds])) if here else None
-    return float(np.median(_seconds(here))) if here else None
 
 
 def _non_negative(weighted: Any) -> tuple[float, float]:

@@ -37,7 +37,6 @@ _PLAN = "openvino-f32.plan"
 # The passes that a row's graph has beyond an export's own, by how the row's name ends.
 _ALGEBRA = {"split": "split-upsample", "winograd": "winograd"}
 _SIDE = 2048  # 3 x 17 MB; larger ones are no faster
-_YARDSTICK = 24
 _FIRST = -20  # the highest of Linux's priorities, setpriority(2)
 
 
@@ -74,9 +73,7 @@ class Case:
 @dataclass(frozen=True)
 class Turn:
     """One process's work. ``seconds`` by the clock and ``cpu_seconds`` of the processors for each measured frame;
-    ``open_s``: to load, and for a compiler to compile. ``note``: why there are no figures. ``yardstick_s``: what fixed
-    products of matrices took before and after all that, on average, 0 where nobody looked: a machine that is shared is
-    not always as fast.
+    ``open_s``: to load, and for a compiler to compile. ``note``: why there are no figures.
     """
 
     row: str
@@ -89,7 +86,6 @@ class Turn:
     cpu_seconds: tuple[float, ...] = ()
     peak_rss_bytes: int = 0
     note: str = ""
-    yardstick_s: float = 0.0
 
     def is_of(self, row: str, case: Case, round_: int) -> bool:
         return (self.row, self.width, self.height, self.round) == (row, case.width, case.height, round_)
@@ -117,7 +113,7 @@ def write_graphs(case: Case, rows: tuple[str, ...], tell: Callable[[str], None])
 
 def take_turn(case: Case, row: str, round_: int, warmup: int, runs: int) -> Turn:
     """Open ``row``, run the frame, and say what it took. What the row raises is the turn's note."""
-    frame, slow = case.frame(), _yardstick()
+    frame = case.frame()
     began = time.perf_counter()
     try:
         with _opened(case, row) as run:
@@ -137,17 +133,8 @@ def take_turn(case: Case, row: str, round_: int, warmup: int, runs: int) -> Turn
     _keep(case.picture(row), image)
     return Turn(
         row, case.width, case.height, round_, round(open_s, 2), round(warmup_s, 2), tuple(seconds),
-        tuple(cpu_seconds), peak, yardstick_s=round((slow + _yardstick()) / 2, 4),
+        tuple(cpu_seconds), peak,
     )  # fmt: skip
-
-
-def _yardstick() -> float:
-    """Seconds for 0.4 TFLOP in products of matrices, by numpy, whose threads no engine shares."""
-    one = np.ones((_SIDE, _SIDE), np.float32)
-    began = time.perf_counter()
-    for _ in range(_YARDSTICK):
-        one @ one
-    return time.perf_counter() - began
 
 
 @contextmanager

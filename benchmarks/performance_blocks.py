@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .performance_precisions import cpu_precisions, demo_precisions, device_precisions, full_precisions, mixtures
-from .performance_sizes import growth_chart, growth_said, growth_table, rows_chart, size_tables, targets
+from .performance_sizes import growth_chart, growth_table, rows_chart, size_tables, targets
 from .performance_text import Block, megabytes, missing, table, where
 from .report.study_charts import Bar, bars
 from .report.svg import standalone
@@ -27,7 +27,7 @@ def cpu_sizes(results: Results) -> Block:
     lines = [where(data["environment"]), table(*targets(data))]
     for title, head, rows in size_tables(data):
         lines += [f"**{title}**", table(head, rows)]
-    return Block((*lines, *([] if growth is None else [*growth_said(data), table(*growth)])), charts)
+    return Block((*lines, *([] if growth is None else [table(*growth)])), charts)
 
 
 def full_size(results: Results) -> Block:

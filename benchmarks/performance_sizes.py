@@ -123,25 +123,16 @@ def rows_chart(data: Data, width: int) -> str:
 
 
 def growth_chart(data: Data, width: int) -> str | None:
-    """Seconds over megapixels of every engine whose growth was fitted; None where none was."""
-    area = {f"{size['width']}x{size['height']}": size["width"] * size["height"] / 1e6 for size in data["sizes"]}
-    curves = []
-    for key, fit in (data.get("growth") or {}).items():
-        points = zip((area[size] for size in fit["sizes"]), fit["seconds"], strict=True)
-        curves.append(Curve(_name(key), tuple(points), _family(key)))
+    """Seconds over megapixels of every engine that ran at two sizes or more; None where none did."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for size in data["sizes"]:
+        for row in size["rows"]:
+            if "median_s" in row:
+                points.setdefault(row["key"], []).append((size["width"] * size["height"] / 1e6, row["median_s"]))
+    curves = [Curve(_name(key), tuple(found), _family(key)) for key, found in points.items() if len(found) > 1]
     if not curves:
         return None
     return growth(curves, "megapixels, log scale", "seconds a frame, log scale", width)
-
-
-def growth_said(data: Data) -> list[str]:
-    """What the seconds of the fits are, where they are not the tables' own."""
-    if not data.get("pace_s"):
-        return []
-    return [
-        "How time grows. The machine is shared and not always as fast: before and after a turn 0.4 TFLOP of products "
-        f"of matrices were timed, and seconds here are those of a machine on which that takes {data['pace_s']:.2f} s."
-    ]
 
 
 def growth_table(data: Data) -> Table | None:

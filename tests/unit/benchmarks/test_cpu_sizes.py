@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -75,18 +74,6 @@ def test_time_that_grows_less_than_the_pixels_has_no_negative_part(work):
     assert max(fit["residuals"]) > 0.1
 
 
-def test_growth_is_that_of_a_machine_that_stays_as_fast(work):
-    """The machine was twice as fast at the largest size, and nobody looked how fast it was in an earlier sitting."""
-    paces = {256: 1.0, 512: 1.0, 1024: 0.5}
-    true = {side: 3 * side**2 / 512**2 for side in paces}
-    seen = [replace(turn, yardstick_s=p) for side, p in paces.items() for turn in turns(ROW, [true[side] * p], side)]
-    earlier = replace(seen[0], round=1, seconds=(99.0,), yardstick_s=0.0)
-    found = summarise(work, [*seen, earlier])
-    assert found["pace_s"] == 1.0
-    assert found["growth"][ROW]["seconds"] == [round(seconds, 3) for seconds in true.values()]
-    assert max(map(abs, found["growth"][ROW]["residuals"])) < 0.01
-
-
 def test_two_sizes_are_too_few_to_speak_of_growth(work):
     assert summarise(work, [*turns(ROW, [1], 256), *turns(ROW, [4], 512)])["growth"] == {}
 
@@ -124,7 +111,6 @@ def test_the_study_of_a_tiny_generator_from_end_to_end_goes_on_where_it_ended(tm
     for row in BUILT:
         assert only(found, row, 64)["psnr_to_eager_db"] > 40
     assert only(found, EAGER, 64)["median_s"] > 0
-    assert found["pace_s"] > 0
     assert only(found, PRODUCTS, 64)["psnr_to_eager_db"] is None
     assert found["environment"]["cpu"]
     kept = (work / "turns.json").read_text(encoding="utf-8")

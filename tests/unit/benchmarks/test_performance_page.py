@@ -35,10 +35,9 @@ def sizes(ours: float = 5.0, rss: int = 6_000_000_000) -> dict:
     fit = {
         "seconds_per_512x512_of_pixels": 4.5, "seconds_per_its_square": 0.5, "residuals": [0.02, -0.03],
         "attention_share": 0.1, "attention_share_of_flop": 0.05, "seconds_per_tflop": [2.2, 2.3],
-        "sizes": ["256x256", "512x512"], "seconds": [2.5, 10.0],
     }  # fmt: skip
     return {
-        "environment": MACHINE, "growth": {"pytorch-fp32": fit}, "pace_s": 1.25,
+        "environment": MACHINE, "growth": {"pytorch-fp32": fit},
         "sizes": [{"width": 256, "height": 256, "tflop": 1.1, "rows": small},
                   {"width": 512, "height": 512, "tflop": 4.468, "rows": rows}],
     }  # fmt: skip
@@ -108,7 +107,6 @@ def test_sizes_are_judged_tabled_and_drawn():
     assert "not measured: no such instruction" in text
     assert "**Read with care: it was busy.**" in text
     assert "5.00 to 5.50 s" in text
-    assert "on which that takes 1.25 s" in text
     for name in ("images/performance_cpu_sizes.svg", "images/performance_growth.svg"):
         assert f"]({name})" in text
         assert ET.fromstring(charts[name]).tag.endswith("svg")  # noqa: S314 -- our own
