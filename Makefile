@@ -18,7 +18,7 @@ test: $(VENV)/test.stamp
 	$(RUN) tests/old_python.py
 	$(RUN) -m pytest -n 2 --dist worksteal
 
-# docs/report, from the demo's bundle, PyTorch beside it: ten minutes on a quiet machine, and a busy one is named in it.
+# docs/report, from the demo's bundle, PyTorch beside it: six minutes on a quiet machine, and a busy one is named in it.
 report: $(VENV)/test.stamp
 	test -f demo-out/day2night/manifest.json || $(RUN) -m edgeturbo.export.demo --out demo-out
 	$(VENV)/bin/turbo-bench demo-out/day2night --ckpt export/demo/day2night_demo.pkl --base export/demo/base \

@@ -26,7 +26,7 @@ class Steadiness:
 
 
 def same_work_floor(steadiness: Steadiness) -> float:
-    """How far apart the same work measured twice was, as a share: no smaller difference means anything here."""
+    """How far apart the same work measured twice was, as a share: what two runs may differ by beyond their intervals."""
     return abs(steadiness.same.value - 1.0)
 
 

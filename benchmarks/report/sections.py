@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from ..quality import MEASURES
 from ..result import FAIR, PUBLISHED, SWEEP, BenchResult, RowResult
-from ..steadiness import same_work_floor
 from . import charts
 from .asked_sections import asked_sections
 from .charts import Mark
@@ -112,7 +111,7 @@ def _latency(result: BenchResult) -> Section | None:
         same = result.steadiness.same
         lines.append(
             f"The same work measured twice in turns (A/A): {same.value:.3f}, 95 % interval {same.low:.3f} to "
-            f"{same.high:.3f}. No difference below {same_work_floor(result.steadiness):.1%} means anything here."
+            f"{same.high:.3f}. A ratio within these means nothing here."
         )
     drawn = [(_mark(row), engine) for row, engine in timed if row.role != SWEEP]
     chart = partial(charts.distributions, drawn) if drawn else None
