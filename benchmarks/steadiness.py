@@ -26,7 +26,7 @@ class Steadiness:
 
 
 def same_work_floor(steadiness: Steadiness) -> float:
-    """How far apart the same work measured twice was, as a share: what two runs may differ by beyond their intervals."""
+    """How far apart the same work measured twice was, as a share: so much runs may differ beyond their intervals."""
     return abs(steadiness.same.value - 1.0)
 
 
