@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from edgeturbo.benchmarks.latency import Latency, SelfTimed, measure, ratio
+from edgeturbo.benchmarks.latency import Latency, SelfTimed, clocked, measure, ratio
 from edgeturbo.engines.errors import UsageError
 
 
@@ -100,3 +101,17 @@ def test_a_ratio_is_the_same_every_time():
 def test_a_ratio_of_samples_from_different_rounds_is_refused():
     with pytest.raises(UsageError, match="same rounds"):
         ratio(noisy(0.02, 1, 10), noisy(0.01, 2, 11))
+
+
+def test_a_clocked_call_returns_its_result_and_both_times():
+    def work() -> str:
+        until = time.process_time() + 0.05
+        while time.process_time() < until:
+            time.sleep(0.001)
+            sum(range(10_000))
+        return "done"
+
+    result, seconds, worked = clocked(work)
+    assert result == "done"
+    assert seconds > 0
+    assert worked >= 0.04  # the system counts in hundredths
